@@ -1,0 +1,68 @@
+# Everything here runs in .venv, which the first target makes from the exact versions in constraints.txt.
+# Needs make, bash and a Python from 3.11 to 3.13 with its venv module (Debian: python3-venv); no network but PyPI's.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+# Tests spend their time in XLA's compiler, which uses one core.
+TEST_JOBS ?= 2
+
+bin := .venv/bin
+stamp := .venv/.installed
+slow_result := results/test-slow.txt
+pip_install := $(bin)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
+
+# What a shell may carry over from another project, and what would mix that into this environment.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH VIRTUAL_ENV
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON
+
+.PHONY: help .venv demo test test-slow lint bench clean distclean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+.venv: $(stamp) ## the environment alone; another Python: make .venv PYTHON=python3.13
+
+demo: $(stamp) ## train on digits, quantize, and judge the sMNIST model: about five minutes
+	$(bin)/qs5 demo
+
+test: $(stamp) ## the tests, without the slow ones
+	$(bin)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile
+
+test-slow: $(stamp) ## the slow tests; the outcome is kept in results/test-slow.txt
+	@mkdir -p results
+	@set -o pipefail; \
+	{ $(bin)/python -c 'import jax, platform as p; print(f"{p.machine()}, Python {p.python_version()}, JAX {jax.__version__}")'; \
+	  $(bin)/python -m pytest -m slow --no-header --durations=20; } 2>&1 | tee $(slow_result).part; \
+	status=$$?; \
+	mv $(slow_result).part $(slow_result); \
+	[ $$status -eq 0 ] || { [ $$status -eq 5 ] && echo "There are no slow tests."; }
+
+lint: $(stamp) ## ruff and pyright, each to the end
+	@failed=; for check in "ruff check ." "ruff format --check ." pyright; do \
+	  echo "$$check"; $(bin)/python -m $$check || failed="$$failed, $$check"; \
+	done; [ -z "$$failed" ] || { echo "failed: $${failed#, }" >&2; exit 1; }
+
+bench: $(stamp) ## the measurements in benchmarks/
+	$(bin)/python -m benchmarks
+
+clean: ## remove caches and build products, keep .venv
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## clean, and remove .venv
+	rm -rf .venv
+
+# The build backend is installed first and used from .venv: pip's own build environment would ignore constraints.txt.
+# An environment of the right Python is brought up to date, any other is made anew.
+version := import sys; print("%d.%d" % sys.version_info[:2])
+$(stamp): pyproject.toml constraints.txt
+	@case "$$($(PYTHON) -c '$(version)' 2>/dev/null)" in 3.11|3.12|3.13) ;; *) \
+	  echo "qs5 needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || true); install one and run: make .venv PYTHON=/path/to/python3.12" >&2; exit 1;; esac
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv) and run make again" >&2; exit 1; }
+	@[ "$$($(bin)/python -c '$(version)' 2>/dev/null)" = "$$($(PYTHON) -c '$(version)')" ] || $(PYTHON) -m venv --clear .venv
+	@echo "Installing into .venv: about 1.1 GB, one to three minutes."
+	@$(pip_install) pip hatchling editables
+	@$(pip_install) --no-build-isolation --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,39 @@
+"""The command line: `qs5 VERB ...`. One module a verb, imported only when it is called."""
+
+import importlib
+import sys
+
+from qs5.errors import UserError
+
+VERBS = {
+    "train": "train an S5 on a task, or continue an interrupted run",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0, or 2 for input that the user can mend."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if args[0] not in VERBS:
+        return _refuse(f"unknown verb {args[0]!r}: expected one of {', '.join(VERBS)}")
+    from qs5.cli.malloc import tune_malloc
+
+    tune_malloc()
+    try:
+        return importlib.import_module(f"qs5.cli.{args[0]}").run(args[1:]) or 0
+    except UserError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return _refuse("interrupted; the same command goes on from the last finished epoch")
+
+
+def _refuse(message: str) -> int:
+    print(f"qs5: {message}", file=sys.stderr)
+    return 2
+
+
+def _usage() -> str:
+    lines = [f"  {verb:<10} {what}" for verb, what in VERBS.items()]
+    return "usage: qs5 VERB [options]; qs5 VERB --help says more\n\n" + "\n".join(lines)

@@ -1,0 +1,57 @@
+"""Data sets as `Task`s: splits, encoding, metric and selection rule. Imports no JAX (only `losses` does)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from qs5.tasks.custom import load_custom
+from qs5.tasks.digits import load_digits
+from qs5.tasks.errors import DataError
+from qs5.tasks.smnist import load_smnist
+from qs5.tasks.task import Encoding, Split, Task
+
+__all__ = ["DataError", "Encoding", "Split", "Task", "load", "names"]
+
+_LOADERS: dict[str, Callable[..., Task]] = {
+    "digits": load_digits,
+    "smnist": load_smnist,
+    "custom": load_custom,
+}
+
+
+def names() -> tuple[str, ...]:
+    """The registered names that `load` accepts."""
+    return tuple(_LOADERS)
+
+
+def load(name: str, *, data_dir: str | None = None, **options: object) -> Task:
+    """Load a task by name.
+
+    name: one of `names()`.
+    data_dir: where to look first for files on disk; tasks that need none ignore it.
+    options: passed to the task's own loader (`load_smnist`, ...), which documents them.
+    Raises DataError for an unknown name or option, and whatever is wrong with the data.
+    """
+    if name not in _LOADERS:
+        raise DataError(f"expected a task among {', '.join(names())}, got {name!r}; choose one of them")
+    loader = _LOADERS[name]
+    accepted = inspect.signature(loader).parameters
+    _check_options(name, options, accepted)
+    if "data_dir" in accepted:
+        options["data_dir"] = data_dir
+    return loader(**options)
+
+
+def _check_options(name: str, options: dict[str, object], accepted: Mapping[str, inspect.Parameter]) -> None:
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        known = sorted(set(accepted) - {"data_dir"})
+        raise DataError(
+            f"{name}: expected options among {', '.join(known) or 'none'}, got {', '.join(unknown)}; "
+            "remove or correct them"
+        )
+    required = {option for option, parameter in accepted.items() if parameter.default is parameter.empty}
+    missing = sorted(required - set(options))
+    if missing:
+        raise DataError(f"{name}: expected the option {', '.join(missing)}, got none; give it")

@@ -1,0 +1,95 @@
+"""Loss and metric of a model on a split, under any arithmetic."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qs5.model.arithmetic import Arithmetic
+from qs5.model.network import S5Model, batch_major, forward
+from qs5.tasks import losses
+from qs5.tasks.batches import Batch, batches
+from qs5.tasks.metrics import score
+from qs5.tasks.task import Encoding, Split, Task
+
+Progress = Callable[[int, int], None]
+"""Called with (examples done, examples in all)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metric: accuracy in [0, 1], or rmse; loss: mean over examples; n: examples."""
+
+    metric: float
+    loss: float
+    n: int
+
+
+def encode(x: jax.Array, encoding: Encoding) -> jax.Array:
+    """Raw (B, L, D) to the network's time-major real input (L, B, D)."""
+    scale = jnp.asarray(encoding.scale, jnp.float32)[None, None, :]
+    offset = jnp.asarray(encoding.offset, jnp.float32)[None, None, :]
+    return jnp.swapaxes(x.astype(jnp.float32) * scale + offset, 0, 1)
+
+
+def example_loss(value: jax.Array, y: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """Cross entropy for labels, masked mean square for per-step targets; (B,)."""
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        return losses.cross_entropy(value, y)
+    return losses.mse(value, y, lengths)
+
+
+@eqx.filter_jit
+def predict(
+    model: S5Model, x: jax.Array, lengths: jax.Array | None, arithmetic: Arithmetic, encoding: Encoding
+) -> jax.Array:
+    """Outputs for raw x (B, L, D): logits (B, classes) or (B, L, d_out)."""
+    out = forward(model, encode(x, encoding), arithmetic=arithmetic, lengths=lengths)
+    return batch_major(out.value, model.config)
+
+
+def evaluate(
+    model: S5Model,
+    split: Split,
+    *,
+    task: Task,
+    arithmetic: Arithmetic,
+    batch_size: int = 100,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Mean loss and the task's metric over all of `split`, in evaluation mode."""
+    outputs: list[np.ndarray] = []
+    loss_sum, done = 0.0, 0
+    for batch in full_batches(split, batch_size):
+        value = predict(model, batch.x, batch.lengths, arithmetic, task.encoding)
+        n = min(batch_size, len(split) - done)
+        loss = np.asarray(_example_loss(value, batch.y, batch.lengths), np.float64)
+        loss_sum += float(np.sum(loss[:n]))
+        outputs.append(np.asarray(value[:n]))
+        done += n
+        if progress:
+            progress(done, len(split))
+    metric = score(task, split, np.concatenate(outputs))
+    return Evaluation(metric=metric, loss=loss_sum / done, n=done)
+
+
+_example_loss = jax.jit(example_loss)
+
+
+def full_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+    """All of a split; the last batch is filled up by repeating its first row, so one shape is compiled."""
+    size = min(batch_size, len(split))
+    for batch in batches(split, order=None, batch_size=size, drop_last=False):
+        missing = size - len(batch.x)
+        yield batch if missing == 0 else _fill_up(batch, missing)
+
+
+def _fill_up(batch: Batch, missing: int) -> Batch:
+    def grow(v: np.ndarray | None) -> np.ndarray | None:
+        return None if v is None else np.concatenate([v, np.repeat(v[:1], missing, axis=0)])
+
+    x, y, lengths = (grow(v) for v in batch)
+    return Batch(x, y, lengths)  # type: ignore[arg-type]

@@ -1,0 +1,185 @@
+"""The training loop: one for float training, QAT and fine-tuning; only the arithmetic differs."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from qs5.errors import UserError
+from qs5.model.arithmetic import Arithmetic
+from qs5.model.network import S5Model, batch_major, forward, trainable, with_statistics
+from qs5.tasks.batches import batches, permutation
+from qs5.tasks.task import Encoding, Task
+from qs5.training.checkpoints import Checkpoints, TrainState
+from qs5.training.evaluate import encode, evaluate, example_loss
+from qs5.training.optimizer import make_optimizer
+from qs5.training.options import TrainOptions
+
+
+class StepReport(NamedTuple):
+    """After every step: epoch (1-based), step in it (1-based), steps an epoch, running mean of the loss."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+class EpochReport(NamedTuple):
+    """After every epoch: mean training loss, validation metric and loss, whether it is the best so far."""
+
+    epoch: int
+    train_loss: float
+    metric: float
+    loss: float
+    best: bool
+    seconds: float
+
+
+class Observer(NamedTuple):
+    """What is told of the progress; the loop prints nothing itself."""
+
+    step: Callable[[StepReport], None] = lambda _: None
+    epoch: Callable[[EpochReport, S5Model], None] = lambda *_: None
+
+
+class Stepper(NamedTuple):
+    """The compiled training step with what it needs."""
+
+    step: Callable[..., tuple[S5Model, Any, jax.Array]]
+    optimizer: optax.GradientTransformation
+
+
+def make_stepper(
+    model: S5Model, task: Task, arithmetic: Arithmetic, options: TrainOptions, steps: int
+) -> Stepper:
+    """Compile one step: (model, opt_state, x, y, lengths, key) -> (model, opt_state, loss)."""
+    optimizer = make_optimizer(model, options, steps)
+    batch_stats = model.config.norm == "batch" and not options.freeze_statistics
+
+    @eqx.filter_jit
+    def step(model: S5Model, opt_state: Any, x: Any, y: Any, lengths: Any, key: jax.Array) -> Any:
+        trained, fixed = eqx.partition(model, trainable(model))
+
+        def loss_of(trained: S5Model) -> tuple[jax.Array, Any]:
+            return batch_loss(
+                eqx.combine(trained, fixed), x, y, lengths, key,
+                arithmetic=arithmetic, encoding=task.encoding, batch_stats=batch_stats,
+            )  # fmt: skip
+
+        (loss, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        updates, opt_state = optimizer.update(grads, opt_state, trained)
+        model = eqx.combine(eqx.apply_updates(trained, updates), fixed)
+        return (with_statistics(model, statistics) if batch_stats else model), opt_state, loss
+
+    return Stepper(step, optimizer)
+
+
+def batch_loss(
+    model: S5Model,
+    x: jax.Array,
+    y: jax.Array,
+    lengths: jax.Array | None,
+    key: jax.Array,
+    *,
+    arithmetic: Arithmetic,
+    encoding: Encoding,
+    batch_stats: bool,
+) -> tuple[jax.Array, Any]:
+    """Mean loss of a raw batch (B, L, D) in training mode, with batch norm's statistics."""
+    out = forward(
+        model,
+        encode(x, encoding),
+        arithmetic=arithmetic,
+        lengths=lengths,
+        key=key if model.config.dropout > 0.0 else None,
+        batch_stats=batch_stats,
+    )
+    value = batch_major(out.value, model.config)
+    return jnp.mean(example_loss(value, y, lengths)), out.statistics
+
+
+def initial_state(model: S5Model, optimizer: optax.GradientTransformation, task: Task) -> TrainState:
+    """The state before the first epoch."""
+    opt_state = optimizer.init(eqx.filter(model, trainable(model)))
+    worst = -float("inf") if task.higher_is_better else float("inf")
+    return TrainState(model, model, opt_state, 0, worst, 0)
+
+
+def fit(
+    model: S5Model,
+    task: Task,
+    *,
+    arithmetic: Arithmetic,
+    options: TrainOptions,
+    run: Path | None = None,
+    observer: Observer = Observer(),  # noqa: B008  (an immutable value)
+) -> TrainState:
+    """Train until `options.epochs` or until `patience` runs out; select on the validation metric.
+
+    With a folder `run`, the state is checkpointed after every epoch, and a run found there is continued,
+    giving bit for bit what an uninterrupted one would have.
+    """
+    steps = len(task.train) // options.batch_size
+    if steps == 0:
+        raise UserError(
+            f"expected at least one batch of {options.batch_size} training sequences, got {len(task.train)}: "
+            "lower the batch size (--train.batch-size)"
+        )
+    stepper = make_stepper(model, task, arithmetic, options, steps)
+    state = initial_state(model, stepper.optimizer, task)
+    checkpoints = Checkpoints(run) if run else None
+    if checkpoints:
+        state = checkpoints.restore(state) or state
+    while state.epoch < options.epochs and not _out_of_patience(state, options):
+        state = _epoch(state, stepper, task, arithmetic, options, observer)
+        if checkpoints:
+            checkpoints.save(state)
+    if checkpoints:
+        checkpoints.close()
+    return state
+
+
+def _out_of_patience(state: TrainState, options: TrainOptions) -> bool:
+    return options.patience is not None and state.epoch - state.best_epoch >= max(options.patience, 1)
+
+
+def _epoch(
+    state: TrainState,
+    stepper: Stepper,
+    task: Task,
+    arithmetic: Arithmetic,
+    options: TrainOptions,
+    observer: Observer,
+) -> TrainState:
+    begin, epoch, losses = time.monotonic(), state.epoch + 1, []
+    model, opt_state = state.model, state.opt_state
+    for batch, key, n, steps in _batches(task, options, state.epoch):
+        model, opt_state, loss = stepper.step(model, opt_state, batch.x, batch.y, batch.lengths, key)
+        losses.append(float(loss))
+        observer.step(StepReport(epoch, n, steps, sum(losses[-50:]) / len(losses[-50:])))
+    result = evaluate(
+        model, task.validation, task=task, arithmetic=arithmetic, batch_size=options.eval_batch_size
+    )
+    better = result.metric > state.best_metric if task.higher_is_better else result.metric < state.best_metric
+    if better:
+        state = state._replace(best_model=model, best_metric=result.metric, best_epoch=epoch)
+    seconds = time.monotonic() - begin
+    report = EpochReport(epoch, sum(losses) / len(losses), result.metric, result.loss, better, seconds)
+    observer.epoch(report, model)
+    return state._replace(model=model, opt_state=opt_state, epoch=epoch)
+
+
+def _batches(task: Task, options: TrainOptions, epoch: int) -> Iterator[tuple[Any, jax.Array, int, int]]:
+    """(batch, dropout key, number from 1, steps an epoch); order and keys depend on (seed, epoch, step) alone."""
+    steps = len(task.train) // options.batch_size
+    order = permutation(len(task.train), seed=options.seed, epoch=epoch)
+    key = jax.random.fold_in(jax.random.key(options.seed), epoch)
+    chunks = batches(task.train, order=order, batch_size=options.batch_size, drop_last=True)
+    for n, batch in enumerate(chunks):
+        yield batch, jax.random.fold_in(key, n), n + 1, steps

@@ -1,0 +1,93 @@
+"""`RunRecord`: one JSON line for every result, with everything needed to make it again."""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A measured result: what was run, on which data, how it was selected, what came out."""
+
+    task: str
+    data: str
+    """SHA-256 of the task's data."""
+    method: str
+    """fp, ptq, qat or qaft."""
+    spec: str
+    seed: int
+    split: str
+    metric: str
+    value: float
+    loss: float
+    n: int
+    selection: str
+    seconds: float
+    epoch: int | None = None
+    train_loss: float | None = None
+    command: str = field(default_factory=lambda: command_line())
+    commit: str = field(default_factory=lambda: commit())
+    machine: str = field(default_factory=lambda: machine())
+    time: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """The record as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def append(path: Path, record: RunRecord) -> None:
+    """Add one line to a JSONL file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(record.line() + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All records of a JSONL file, oldest first; none if there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def command_line() -> str:
+    """How this process was called, program name without its folder."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def commit() -> str:
+    """The commit of the working tree the package runs from, `-dirty` appended; the version if installed."""
+    here = Path(__file__).resolve().parent
+    try:
+        text = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return text
+
+
+def machine() -> str:
+    """Processor and core count, without a host name."""
+    return f"{_processor()}, {_cores()} cores, Python {platform.python_version()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
