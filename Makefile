@@ -1,5 +1,8 @@
-# Everything here runs in .venv, which the first target makes from the exact versions in constraints.txt.
-# Needs make, bash and a Python from 3.11 to 3.13 with its venv module (Debian: python3-venv); no network but PyPI's.
+# Everything here runs in .venv, which is made when it is first needed, from the exact versions in constraints.txt.
+# Needs make, bash, and a Python from 3.11 to 3.13 with its venv module (Debian: python3-venv).
+#
+# constraints.txt is `pip freeze --all` of a fresh environment for each Python, merged; where two Pythons differ, as
+# JAX does (0.10.2 is its last release for 3.11), a package has a line for each, with a marker.
 
 SHELL := /bin/bash
 PYTHON ?= python3

@@ -21,7 +21,6 @@ STATISTICS_TOLERANCE = 1e-6
 
 OPTIONS = (
     "activation",
-    "head",
     "pooling",
     "prenorm",
     "clip_eigs",
@@ -60,7 +59,8 @@ def variables(name: str) -> dict[str, Any]:
 
 
 def options(name: str) -> dict[str, Any]:
-    return {key: CASES[name][key] for key in OPTIONS}
+    heads = {head: CASES[name]["head"] == head for head in ("retrieval", "regression")}
+    return heads | {key: CASES[name][key] for key in OPTIONS}
 
 
 def inputs(name: str) -> tuple[jax.Array, jax.Array | None]:
@@ -174,10 +174,13 @@ def test_norm_without_bias_is_one_with_zero_bias():
     np.testing.assert_array_equal(plain(x), from_lindermanlab(zeroed, activation="half_glu1")(x))
 
 
-def test_head_is_read_from_the_tree():
-    assert base(head=None).config.head == "classification"
-    name = case_named("retrieval, padded")
-    assert from_lindermanlab(variables(name), activation="half_glu1").config.head == "retrieval"
+@pytest.mark.parametrize(
+    ("note", "head"),
+    [("base", "classification"), ("retrieval, padded", "retrieval"), ("regression", "regression")],
+)
+def test_head_is_the_one_asked_for(note: str, head: str):
+    name = case_named(note)
+    assert from_lindermanlab(variables(name), **options(name)).config.head == head
 
 
 def test_rest_of_a_training_state_is_ignored():
@@ -197,12 +200,12 @@ def test_double_precision_becomes_float32():
         ({"activation": "relu"}, r"activation: expected one of gelu, half_glu1, .*got 'relu'"),
         ({"pooling": "max"}, r"pooling: expected one of mean, last, got 'max'"),
         ({"discretization": "euler"}, r"discretization: expected one of zoh, bilinear, got 'euler'"),
-        ({"head": "ranking"}, r"head: expected one of .*got 'ranking'"),
         ({"gelu": "relu"}, r"gelu: expected one of gelu, qgelu"),
         ({"gate": "relu"}, r"gate: expected one of sigmoid, hard_sigmoid"),
         ({"activation": "gelu"}, r"the tree has \('out2',\); pass 'half_glu1' or 'half_glu2'"),
         ({"activation": "full_glu"}, r"\('out1', 'out2'\), the tree has \('out2',\)"),
-        ({"head": "retrieval"}, r"the decoder has one dense layer; pass None or 'classification'"),
+        ({"retrieval": True}, r"retrieval=True, but the decoder has one dense layer; pass retrieval=False"),
+        ({"retrieval": True, "regression": True}, r"expected retrieval=True or regression=True, got both"),
         ({"dropout": 1.5}, r"dropout must be in \[0, 1\), got 1.5"),
     ],
 )
@@ -211,10 +214,11 @@ def test_unfitting_options_are_refused(changes: dict[str, Any], message: str):
         base(**changes)
 
 
-def test_one_head_is_refused_for_the_tree_of_another():
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_retrieval_tree_must_be_called_one(regression: bool):
     tree = variables(case_named("retrieval, padded"))
-    with pytest.raises(ValueError, match="has two dense layers; pass None or 'retrieval'"):
-        from_lindermanlab(tree, activation="half_glu1", head="classification")
+    with pytest.raises(ValueError, match="has two dense layers; pass retrieval=True"):
+        from_lindermanlab(tree, activation="half_glu1", regression=regression)
 
 
 @pytest.mark.parametrize(

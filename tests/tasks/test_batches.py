@@ -51,6 +51,10 @@ def test_equal_lengths_stay_none():
     assert next(batches(split, order=None, batch_size=4, drop_last=False)).lengths is None
 
 
+def test_a_batch_may_hold_one_sequence():
+    assert [len(x) for x, _, _ in batches(SPLIT, order=None, batch_size=1, drop_last=True)] == [1] * 10
+
+
 def test_batch_size_is_checked_at_the_call():
     with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
         batches(SPLIT, order=None, batch_size=0, drop_last=False)

@@ -7,12 +7,17 @@ from qs5.errors import UserError
 
 VERBS = {
     "train": "train an S5 on a task, or continue an interrupted run",
+    "quantize": "quantize a trained run: ptq, qaft, or qat from scratch",
+    "evaluate": "judge a run or a zoo model on a split",
+    "inspect": "show every site of a run: shape, bits, scale, range, saturation",
+    "list": "tasks, recipes, quantization presets, zoo models",
+    "demo": "train, quantize and compare, in about five minutes",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, or 2 for input that the user can mend."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = [*(sys.argv[1:] if argv is None else argv)]  # not list(): that is a verb here, once imported
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -26,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        return _refuse("interrupted; the same command goes on from the last finished epoch")
+        print("qs5: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
 
 
 def _refuse(message: str) -> int:

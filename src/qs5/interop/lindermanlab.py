@@ -25,15 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qs5.model.config import (
-    Activation,
-    Discretization,
-    Gate,
-    Gelu,
-    Head,
-    ModelConfig,
-    Pooling,
-)
+from qs5.model.config import Activation, Discretization, Gate, Gelu, Head, ModelConfig, Pooling
 from qs5.model.layer import Dense, Layer
 from qs5.model.network import S5Model
 from qs5.model.norms import Norm
@@ -57,13 +49,14 @@ def from_lindermanlab(
     variables: Mapping[str, Any],
     *,
     activation: Activation,
-    head: Head | None = None,
     pooling: Pooling = "mean",
-    prenorm: bool = True,
     clip_eigs: bool = False,
+    retrieval: bool = False,
+    prenorm: bool = True,
     discretization: Discretization = "zoh",
     conj_sym: bool = True,
     step_rescale: float = 1.0,
+    regression: bool = False,
     bn_momentum: float = 0.95,
     dropout: float = 0.0,
     gelu: Gelu = "gelu",
@@ -73,8 +66,8 @@ def from_lindermanlab(
 
     variables: flax's nested dict; a whole training state's other entries are ignored.
     activation to step_rescale: as in training (pooling is called `mode` there).
-    head: None reads it from the tree: retrieval if the decoder has two layers, else classification. A
-        regression (a dense layer at every step, no pooling) looks like a classification and must be named.
+    retrieval: the tree is one of the model for pairs of documents, whose decoder has two layers.
+    regression: the decoder is applied at every step, without pooling; its tree looks like a classification's.
     bn_momentum, dropout: matter for further training only.
     gelu, gate: Q-S5's qGELU and hard sigmoid.
 
@@ -85,7 +78,6 @@ def from_lindermanlab(
     """
     _check_choices(
         activation=(activation, Activation),
-        head=(head or "classification", Head),
         pooling=(pooling, Pooling),
         discretization=(discretization, Discretization),
         gelu=(gelu, Gelu),
@@ -96,7 +88,7 @@ def from_lindermanlab(
         **_sizes(leaves, conj_sym=conj_sym),
         **_operators(leaves),
         activation=activation,
-        head=_head(leaves, head),
+        head=_head(leaves, retrieval=retrieval, regression=regression),
         pooling=pooling,
         prenorm=prenorm,
         clip_eigs=clip_eigs,
@@ -212,14 +204,15 @@ def _last_dense(leaves: Leaves) -> str:
     return f"{DECODER}/layer2" if _two_layers(leaves) else DECODER
 
 
-def _head(leaves: Leaves, head: Head | None) -> Head:
-    found: Head = "retrieval" if _two_layers(leaves) else "classification"
-    if head is None:
-        return found
-    if (head == "retrieval") != (found == "retrieval"):
-        layers = "two dense layers" if found == "retrieval" else "one dense layer"
-        raise ValueError(f"head: got {head!r}, but the decoder has {layers}; pass None or {found!r}")
-    return head
+def _head(leaves: Leaves, *, retrieval: bool, regression: bool) -> Head:
+    if retrieval and regression:
+        raise ValueError("expected retrieval=True or regression=True, got both; a model has one head")
+    if _two_layers(leaves) != retrieval:
+        layers = "one dense layer" if retrieval else "two dense layers"
+        raise ValueError(
+            f"got retrieval={retrieval}, but the decoder has {layers}; pass retrieval={not retrieval}"
+        )
+    return "retrieval" if retrieval else "regression" if regression else "classification"
 
 
 def _check_activation(leaves: Leaves, activation: Activation) -> None:
@@ -277,7 +270,7 @@ def _check_tree(leaves: Leaves, shapes: Shapes) -> None:
     if problems:
         raise ValueError(
             "the variables are not those of one S5 model with the options given; check the options "
-            "(activation, head, conj_sym) against those of the training run:\n  " + "\n  ".join(problems)
+            "(activation, conj_sym) against those of the training run:\n  " + "\n  ".join(problems)
         )
 
 

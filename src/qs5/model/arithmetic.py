@@ -131,7 +131,7 @@ def project_out(states: tuple[jax.Array, ...], C: Complex) -> jax.Array:
 
 
 def dropout(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
-    """Zero channels with probability `rate`, one mask for all steps (L is axis 0), scaled to keep the mean."""
+    """Zero channels with probability `rate`, one mask for all steps (axis 0), scaled to keep the mean."""
     keep = jax.random.bernoulli(key, 1.0 - rate, (1, *x.shape[1:]))
     return x * (keep.astype(x.dtype) * (1.0 / (1.0 - rate)))
 
@@ -164,7 +164,7 @@ def pair_features(x: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class FloatArithmetic(Arithmetic):
-    """The float model. `scan` is one of the functions of `qs5.model.recurrence`; None: the backend's default."""
+    """The float model. `scan`: a function of `qs5.model.recurrence`; None: the backend's default."""
 
     scan: Callable[..., jax.Array] | None = None
 

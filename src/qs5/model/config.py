@@ -2,7 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin
 
 from qs5.errors import UserError
 
@@ -75,8 +76,34 @@ class ModelConfig:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
+def field_problems(options: Any) -> list[str]:
+    """One sentence for every field of a dataclass whose value is not of the declared type or choice."""
+    found = []
+    for field in dataclasses.fields(options):
+        value, kinds = getattr(options, field.name), get_args(field.type) or (field.type,)
+        if get_origin(field.type) is Literal:
+            fits, expected = value in kinds, f"one of {', '.join(map(str, kinds))}"
+        else:
+            fits = any(_is_a(value, kind) for kind in kinds)
+            expected = " or ".join(_KINDS[kind] for kind in kinds)
+        if not fits:
+            found.append(f"{field.name} must be {expected}, got {value!r}")
+    return found
+
+
+_KINDS: dict[Any, str] = {int: "an integer", float: "a number", bool: "true or false", type(None): "none"}
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, {int: Integral, float: Real}.get(kind, kind))
+
+
 def _problems(c: ModelConfig) -> list[str]:
     """Everything wrong with a configuration, each as one sentence."""
+    if found := field_problems(c):
+        return found
     sizes = {"d_in": c.d_in, "d_out": c.d_out, "layers": c.layers, "H": c.H, "P": c.P, "J": c.J}
     found = [f"{name} must be at least 1, got {value}" for name, value in sizes.items() if value < 1]
     if found:
@@ -87,6 +114,10 @@ def _problems(c: ModelConfig) -> list[str]:
         found.append(f"P/J must be even with conj_sym, got P={c.P}, J={c.J}")
     if not 0.0 <= c.dropout < 1.0:
         found.append(f"dropout must be in [0, 1), got {c.dropout}")
+    if not 0.0 <= c.bn_momentum <= 1.0:
+        found.append(f"bn_momentum must be in [0, 1], got {c.bn_momentum}")
+    if c.step_rescale <= 0.0:
+        found.append(f"step_rescale must be above 0, got {c.step_rescale}")
     if not 0.0 < c.dt_min <= c.dt_max:
         found.append(f"expected 0 < dt_min <= dt_max, got {c.dt_min} and {c.dt_max}")
     return found

@@ -26,7 +26,9 @@ def clip_eigenvalues(Lambda: Complex) -> Complex:
     return Complex(jnp.minimum(Lambda.re, CLIP_REAL_PART), Lambda.im)
 
 
-def discretize(kind: Discretization, Lambda: Complex, B: Complex, Delta: jax.Array) -> tuple[Complex, Complex]:
+def discretize(
+    kind: Discretization, Lambda: Complex, B: Complex, Delta: jax.Array
+) -> tuple[Complex, Complex]:
     """(Lambda-bar (M,), B-bar (M, H)) for Lambda (M,), B (M, H), step sizes Delta (M,).
 
     zoh:       Lambda-bar = exp(Lambda Delta),  B-bar = (Lambda-bar - 1) / Lambda * B

@@ -38,10 +38,11 @@ class ModelFile(NamedTuple):
 def named_arrays(model: S5Model) -> dict[str, np.ndarray]:
     """Every array of the tree by its dotted path, such as `layers.0.ssm.Lambda_re`."""
     leaves = jax.tree_util.tree_flatten_with_path(model)[0]
-    return {_dotted(path): np.asarray(leaf) for path, leaf in leaves}
+    return {dotted(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _dotted(path: tuple[Any, ...]) -> str:
+def dotted(path: tuple[Any, ...]) -> str:
+    """The name of an array in the tree, such as `layers.0.ssm.Lambda_re`."""
     return ".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in path)
 
 
@@ -59,39 +60,55 @@ def write_beside(path: Path, data: bytes) -> None:
     """Write to a temporary neighbour, then rename over `path`: whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_model(path: Path) -> ModelFile:
     """Read a file of `save_model`. Raises ModelFileError when it is missing, damaged or not such a file."""
     try:
         with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
+            config, info = _header(path, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelFileError(
             f"{path}: expected a qs5 model (safetensors), got {error}; train again or copy the file again"
         ) from error
+    return ModelFile(_fill(path, config, arrays), info)
+
+
+def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelConfig, dict[str, Any]]:
+    """Configuration and free-form information."""
     if metadata.get("format") != FORMAT:
         raise ModelFileError(
             f"{path}: expected format {FORMAT}, got {metadata.get('format')}; it is no qs5 float model"
         )
-    config = ModelConfig(**json.loads(metadata["config"]))
-    return ModelFile(_fill(path, config, arrays), json.loads(metadata["info"]))
+    try:
+        return ModelConfig(**json.loads(metadata["config"])), json.loads(metadata["info"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: expected a configuration and information as JSON, got {error!r}; copy the file again"
+        ) from error
 
 
 def _fill(path: Path, config: ModelConfig, arrays: dict[str, np.ndarray]) -> S5Model:
     """The model of `config` with exactly these arrays."""
     skeleton = eqx.filter_eval_shape(init_skeleton, config)
     leaves, tree = jax.tree_util.tree_flatten_with_path(skeleton)
-    names = [_dotted(p) for p, _ in leaves]
+    names = [dotted(p) for p, _ in leaves]
     if set(names) != set(arrays):
         odd = sorted(set(names) ^ set(arrays))
         raise ModelFileError(f"{path}: arrays and configuration disagree about {', '.join(odd[:5])}")
     for name, (_, leaf) in zip(names, leaves, strict=True):
-        if arrays[name].shape != leaf.shape:
-            raise ModelFileError(f"{path}: expected {name} of shape {leaf.shape}, got {arrays[name].shape}")
+        got = arrays[name]
+        if got.shape != leaf.shape or got.dtype != leaf.dtype:
+            raise ModelFileError(
+                f"{path}: expected {name} of shape {leaf.shape} {leaf.dtype}, got {got.shape} {got.dtype}"
+            )
     return jax.tree_util.tree_unflatten(tree, [jnp.asarray(arrays[name]) for name in names])
 
 

@@ -56,7 +56,7 @@ def hippo_n(*, P: int, J: int, conj_sym: bool) -> HippoN:
 
 
 def _parts(z: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    return jnp.asarray(z.real, jnp.float32), jnp.asarray(z.imag, jnp.float32)
+    return jnp.asarray(np.real(z), jnp.float32), jnp.asarray(np.imag(z), jnp.float32)
 
 
 def init_B(key: jax.Array, hippo: HippoN, H: int) -> tuple[jax.Array, jax.Array]:

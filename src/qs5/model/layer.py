@@ -37,6 +37,7 @@ class Layer(eqx.Module):
 
 
 def init_layer(key: jax.Array, c: ModelConfig) -> Layer:
+    """A freshly initialised layer."""
     k_ssm, k_value, k_gate = jax.random.split(key, 3)
     value = init_dense(k_value, c.H, c.H) if c.activation == "full_glu" else None
     gate = None if c.activation == "gelu" else init_dense(k_gate, c.H, c.H)

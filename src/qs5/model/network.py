@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Signal
 from qs5.errors import UserError
+from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Signal
 from qs5.model.config import ModelConfig
 from qs5.model.layer import Context, Dense, Layer, init_dense, init_layer, layer_forward
 from qs5.model.norms import BatchStatistics, update_running
@@ -29,7 +29,7 @@ class S5Model(eqx.Module):
     config: ModelConfig = eqx.field(static=True)
 
     def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        check_input(self.config, x)
+        check_input(self.config, x, lengths)
         out = forward(self, jnp.swapaxes(x, 0, 1), arithmetic=FloatArithmetic(), lengths=lengths)
         return batch_major(out.value, self.config)
 
@@ -113,17 +113,21 @@ def _head(model: S5Model, h: Signal, *, arithmetic: Arithmetic, lengths: jax.Arr
     if model.hidden is not None:
         h = arithmetic.pair_features("features", h)
         h = arithmetic.dot("hidden", h, model.hidden.weight, model.hidden.bias)
-        # The official head keeps its float GELU even in the quantized runs; here it follows the configuration.
+        # The official head keeps its float GELU even when quantized; here it follows the configuration.
         h = arithmetic.pointwise("hidden_gelu", c.gelu, h)
     return arithmetic.dot("decoder", h, model.decoder.weight, model.decoder.bias)
 
 
-def check_input(c: ModelConfig, x: jax.Array) -> None:
-    """Raises ValueError unless x is (B, L, d_in) with a batch that the head can take."""
+def check_input(c: ModelConfig, x: jax.Array, lengths: jax.Array | None) -> None:
+    """Raises UserError unless x is (B, L, d_in) with a batch that the head can take, and lengths (B,)."""
     if x.ndim != 3 or x.shape[-1] != c.d_in:
         raise UserError(f"expected x of shape (B, L, {c.d_in}), got {x.shape}")
     if c.head == "retrieval" and x.shape[0] % 2:
-        raise UserError(f"a retrieval head takes 2B documents (first ones, then second ones), got {x.shape[0]}")
+        raise UserError(
+            f"a retrieval head takes 2B documents (first ones, then second ones), got {x.shape[0]}"
+        )
+    if lengths is not None and lengths.shape != x.shape[:1]:
+        raise UserError(f"expected lengths of shape {x.shape[:1]}, one a sequence, got {lengths.shape}")
 
 
 def batch_major(value: jax.Array, c: ModelConfig) -> jax.Array:
@@ -135,9 +139,7 @@ def with_statistics(model: S5Model, statistics: tuple[BatchStatistics | None, ..
     """The model with batch norm's running statistics moved towards a batch's."""
     momentum = model.config.bn_momentum
     layers = tuple(
-        layer
-        if s is None
-        else eqx.tree_at(lambda m: m.norm, layer, update_running(layer.norm, s, momentum))
+        layer if s is None else eqx.tree_at(lambda m: m.norm, layer, update_running(layer.norm, s, momentum))
         for layer, s in zip(model.layers, statistics, strict=True)
     )
     return eqx.tree_at(lambda m: m.layers, model, layers)

@@ -2,11 +2,11 @@
 
 Packed arrays: the last axis has length S = 2M, real parts of all modes first, then imaginary parts.
 
-| function            | how                                                       | use                     |
-|---------------------|-----------------------------------------------------------|-------------------------|
-| `scan_sequential`   | time-major lax.scan, gradient by a hand-written reverse scan | default on CPU, any quantized state |
-| `scan_associative`  | parallel prefix over pairs (Lambda-bar, b)                | default on GPU and TPU  |
-| `scan_oracle`       | NumPy double loop in complex128                           | tests                   |
+| function           | how                                               | use                               |
+|--------------------|---------------------------------------------------|-----------------------------------|
+| `scan_sequential`  | lax.scan, gradient by a hand-written reverse scan | on CPU, and for a quantized state |
+| `scan_associative` | parallel prefix over pairs (Lambda-bar, b)        | on GPU and TPU                    |
+| `scan_oracle`      | NumPy double loop in complex128                   | tests                             |
 
 All take a carried initial state x_0 (B, S) and give all states (L, B, S).
 """
@@ -25,7 +25,7 @@ StepQuantizer = Callable[[jax.Array, tuple[jax.Array, ...]], jax.Array]
 
 
 def rotate(a_re: jax.Array, a_im: jax.Array, x: jax.Array) -> jax.Array:
-    """Complex product a x for packed x (..., S) and a (M,): one multiply-add over the packed array and one over its halves swapped."""
+    """Complex product a x for packed x (..., S) and a (1, M)."""
     M = a_re.shape[-1]
     re, im = x[..., :M], x[..., M:]
     return jnp.concatenate([a_re * re - a_im * im, a_re * im + a_im * re], axis=-1)
@@ -48,7 +48,7 @@ def scan_sequential(
     """x_k = Q(a x_{k-1} + b_k) for k = 1..L (from the end with `reverse`), all states (L, B, S).
 
     `quantize(x, parameters)` is applied to the state at every step; its gradient is taken as the identity
-    (straight-through), and `parameters` get none. It must be a module-level function: it is a static argument.
+    (straight-through), and `parameters` get none. It is a static argument, hence a module-level function.
     """
     a_re, a_im = (jnp.broadcast_to(v[None, :], (1, v.shape[0])) for v in a)
     if x0 is None:
@@ -57,7 +57,7 @@ def scan_sequential(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _sequential(a_re, a_im, b, x0, parameters, reverse, quantize):  # noqa: ANN001, ANN202
+def _sequential(a_re, a_im, b, x0, parameters, reverse, quantize):
     def step(x: jax.Array, b_k: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = quantize(rotate(a_re, a_im, x) + b_k, parameters)
         return x, x
@@ -65,12 +65,12 @@ def _sequential(a_re, a_im, b, x0, parameters, reverse, quantize):  # noqa: ANN0
     return lax.scan(step, x0, b, reverse=reverse)[1]
 
 
-def _sequential_forward(a_re, a_im, b, x0, parameters, reverse, quantize):  # noqa: ANN001, ANN202
+def _sequential_forward(a_re, a_im, b, x0, parameters, reverse, quantize):
     xs = _sequential(a_re, a_im, b, x0, parameters, reverse, quantize)
     return xs, (a_re, a_im, xs, x0, parameters)
 
 
-def _sequential_backward(reverse, quantize, saved, g):  # noqa: ANN001, ANN202
+def _sequential_backward(reverse, quantize, saved, g):
     a_re, a_im, xs, x0, parameters = saved
     d_re, d_im, d_b, d_x0 = reverse_scan(a_re, a_im, xs, x0, g, reverse=reverse)
     return d_re, d_im, d_b, d_x0, jax.tree.map(jnp.zeros_like, parameters)
@@ -95,7 +95,7 @@ def reverse_scan(
         x_re, x_im, m_re, m_im = x[:, :M], x[:, M:], mu[:, :M], mu[:, M:]
         return x_re * m_re + x_im * m_im, x_re * m_im - x_im * m_re
 
-    def step(carry, inputs):  # noqa: ANN001, ANN202
+    def step(carry, inputs):
         mu, s_re, s_im = carry
         x_k, g_k = inputs
         d_re, d_im = correlate(x_k, mu)
@@ -125,7 +125,7 @@ def scan_associative(
     z = lax.complex(b[..., : S // 2], b[..., S // 2 :])
     A = jnp.broadcast_to(lax.complex(a.re, a.im)[None, None, :], (L, 1, S // 2))
 
-    def combine(i, j):  # noqa: ANN001, ANN202
+    def combine(i, j):
         return j[0] * i[0], j[0] * i[1] + j[1]
 
     x = lax.associative_scan(combine, (A, z), reverse=reverse)[1]

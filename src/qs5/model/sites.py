@@ -78,14 +78,14 @@ def _activation_sites(c: ModelConfig, name: str) -> list[Site]:
     gelu = Site(f"{name}.gelu", "act", stream)
     if c.activation == "gelu":
         return [gelu]
-    dense = ("gate", "value") if c.activation == "full_glu" else ("gate",)
-    weights = [s for d in dense for s in (Site(f"{name}.{d}.weight", "dense", (c.H, c.H)), Site(f"{name}.{d}", "act", stream))]
-    return [
-        gelu,
-        *weights,
-        Site(f"{name}.sigmoid", "act", stream),
-        Site(f"{name}.product", "residual", stream),
-    ]
+
+    def dense(layer: str) -> list[Site]:
+        weight = Site(f"{name}.{layer}.weight", "dense", (c.H, c.H))
+        return [weight, Site(f"{name}.{layer}", "act", stream)]
+
+    value = dense("value") if c.activation == "full_glu" else []
+    sigmoid, product = Site(f"{name}.sigmoid", "act", stream), Site(f"{name}.product", "residual", stream)
+    return [gelu, *dense("gate"), sigmoid, *value, product]
 
 
 def _head_sites(c: ModelConfig) -> list[Site]:

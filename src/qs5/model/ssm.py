@@ -5,6 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qs5.model import hippo
 from qs5.model.arithmetic import Arithmetic, Signal
@@ -42,8 +43,8 @@ def init_ssm(key: jax.Array, c: ModelConfig) -> SSM:
     B_re, B_im = hippo.init_B(kB, N, c.H)
     C_re, C_im = hippo.init_C(kC, N, c)
     return SSM(
-        Lambda_re=jnp.asarray(N.Lambda.real, jnp.float32),
-        Lambda_im=jnp.asarray(N.Lambda.imag, jnp.float32),
+        Lambda_re=jnp.asarray(np.real(N.Lambda), jnp.float32),
+        Lambda_im=jnp.asarray(np.imag(N.Lambda), jnp.float32),
         B_re=B_re,
         B_im=B_im,
         C_re=C_re,
@@ -72,7 +73,7 @@ class SSMOutput(NamedTuple):
 def ssm_forward(
     ssm: SSM, u: Signal, *, arithmetic: Arithmetic, c: ModelConfig, name: str, x0: jax.Array | None
 ) -> SSMOutput:
-    """y_k = 2 Re(C x_k) + D u_k with x_k = Lambda-bar x_{k-1} + B-bar u_k; both directions if bidirectional."""
+    """y_k = 2 Re(C x_k) + D u_k with x_k = Lambda-bar x_{k-1} + B-bar u_k; bidirectional: both directions."""
     Lambda_bar, B_bar = discrete(ssm, c)
     Bu = arithmetic.input_projection(f"{name}.Bu", u, B_bar)
     forward = arithmetic.recurrence(f"{name}.state", Lambda_bar, Bu, x0, reverse=False)

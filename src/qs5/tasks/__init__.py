@@ -11,7 +11,7 @@ from qs5.tasks.errors import DataError
 from qs5.tasks.smnist import load_smnist
 from qs5.tasks.task import Encoding, Split, Task
 
-__all__ = ["DataError", "Encoding", "Split", "Task", "load", "names"]
+__all__ = ["DataError", "Encoding", "Split", "Task", "load", "loader", "names"]
 
 _LOADERS: dict[str, Callable[..., Task]] = {
     "digits": load_digits,
@@ -25,6 +25,13 @@ def names() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
+def loader(name: str) -> Callable[..., Task]:
+    """The loader of a registered task; its keywords are the options of `load`. Raises DataError."""
+    if name not in _LOADERS:
+        raise DataError(f"expected a task among {', '.join(names())}, got {name!r}; choose one of them")
+    return _LOADERS[name]
+
+
 def load(name: str, *, data_dir: str | None = None, **options: object) -> Task:
     """Load a task by name.
 
@@ -33,14 +40,12 @@ def load(name: str, *, data_dir: str | None = None, **options: object) -> Task:
     options: passed to the task's own loader (`load_smnist`, ...), which documents them.
     Raises DataError for an unknown name or option, and whatever is wrong with the data.
     """
-    if name not in _LOADERS:
-        raise DataError(f"expected a task among {', '.join(names())}, got {name!r}; choose one of them")
-    loader = _LOADERS[name]
-    accepted = inspect.signature(loader).parameters
+    load_it = loader(name)
+    accepted = inspect.signature(load_it).parameters
     _check_options(name, options, accepted)
     if "data_dir" in accepted:
         options["data_dir"] = data_dir
-    return loader(**options)
+    return load_it(**options)
 
 
 def _check_options(name: str, options: dict[str, object], accepted: Mapping[str, inspect.Parameter]) -> None:

@@ -64,9 +64,10 @@ def evaluate(
     outputs: list[np.ndarray] = []
     loss_sum, done = 0.0, 0
     for batch in full_batches(split, batch_size):
-        value = predict(model, batch.x, batch.lengths, arithmetic, task.encoding)
+        lengths = None if batch.lengths is None else jnp.asarray(batch.lengths)
+        value = predict(model, jnp.asarray(batch.x), lengths, arithmetic, task.encoding)
         n = min(batch_size, len(split) - done)
-        loss = np.asarray(_example_loss(value, batch.y, batch.lengths), np.float64)
+        loss = np.asarray(_example_loss(value, batch.y, lengths), np.float64)
         loss_sum += float(np.sum(loss[:n]))
         outputs.append(np.asarray(value[:n]))
         done += n

@@ -1,5 +1,6 @@
 """The training loop: one for float training, QAT and fine-tuning; only the arithmetic differs."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +46,11 @@ class Observer(NamedTuple):
     """What is told of the progress; the loop prints nothing itself."""
 
     step: Callable[[StepReport], None] = lambda _: None
-    epoch: Callable[[EpochReport, S5Model], None] = lambda *_: None
+    epoch: Callable[[EpochReport, S5Model, Arithmetic], None] = lambda *_: None
+
+
+ArithmeticFor = Callable[[S5Model], Arithmetic]
+"""The arithmetic of the next epoch, given the model at its start (QAT from scratch calibrates anew)."""
 
 
 class Stepper(NamedTuple):
@@ -55,15 +60,16 @@ class Stepper(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def make_stepper(
-    model: S5Model, task: Task, arithmetic: Arithmetic, options: TrainOptions, steps: int
-) -> Stepper:
-    """Compile one step: (model, opt_state, x, y, lengths, key) -> (model, opt_state, loss)."""
+def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) -> Stepper:
+    """One step: (model, opt_state, x, y, lengths, key, arithmetic) -> (model, opt_state, loss), compiled for
+    each arithmetic it meets."""
     optimizer = make_optimizer(model, options, steps)
     batch_stats = model.config.norm == "batch" and not options.freeze_statistics
 
     @eqx.filter_jit
-    def step(model: S5Model, opt_state: Any, x: Any, y: Any, lengths: Any, key: jax.Array) -> Any:
+    def step(
+        model: S5Model, opt_state: Any, x: Any, y: Any, lengths: Any, key: jax.Array, arithmetic: Arithmetic
+    ) -> Any:
         trained, fixed = eqx.partition(model, trainable(model))
 
         def loss_of(trained: S5Model) -> tuple[jax.Array, Any]:
@@ -115,7 +121,7 @@ def fit(
     model: S5Model,
     task: Task,
     *,
-    arithmetic: Arithmetic,
+    arithmetic_for: ArithmeticFor,
     options: TrainOptions,
     run: Path | None = None,
     observer: Observer = Observer(),  # noqa: B008  (an immutable value)
@@ -125,24 +131,27 @@ def fit(
     With a folder `run`, the state is checkpointed after every epoch, and a run found there is continued,
     giving bit for bit what an uninterrupted one would have.
     """
+    stepper = make_stepper(model, task, options, steps_per_epoch(task, options))
+    state = initial_state(model, stepper.optimizer, task)
+    with contextlib.closing(Checkpoints(run)) if run else contextlib.nullcontext() as checkpoints:
+        if checkpoints:
+            state = checkpoints.restore(state) or state
+        while state.epoch < options.epochs and not _out_of_patience(state, options):
+            state = _epoch(state, stepper, task, arithmetic_for(state.model), options, observer)
+            if checkpoints:
+                checkpoints.save(state)
+    return state
+
+
+def steps_per_epoch(task: Task, options: TrainOptions) -> int:
+    """Whole batches of the training split. Raises UserError when there is none."""
     steps = len(task.train) // options.batch_size
     if steps == 0:
         raise UserError(
             f"expected at least one batch of {options.batch_size} training sequences, got {len(task.train)}: "
             "lower the batch size (--train.batch-size)"
         )
-    stepper = make_stepper(model, task, arithmetic, options, steps)
-    state = initial_state(model, stepper.optimizer, task)
-    checkpoints = Checkpoints(run) if run else None
-    if checkpoints:
-        state = checkpoints.restore(state) or state
-    while state.epoch < options.epochs and not _out_of_patience(state, options):
-        state = _epoch(state, stepper, task, arithmetic, options, observer)
-        if checkpoints:
-            checkpoints.save(state)
-    if checkpoints:
-        checkpoints.close()
-    return state
+    return steps
 
 
 def _out_of_patience(state: TrainState, options: TrainOptions) -> bool:
@@ -160,7 +169,9 @@ def _epoch(
     begin, epoch, losses = time.monotonic(), state.epoch + 1, []
     model, opt_state = state.model, state.opt_state
     for batch, key, n, steps in _batches(task, options, state.epoch):
-        model, opt_state, loss = stepper.step(model, opt_state, batch.x, batch.y, batch.lengths, key)
+        model, opt_state, loss = stepper.step(
+            model, opt_state, batch.x, batch.y, batch.lengths, key, arithmetic
+        )
         losses.append(float(loss))
         observer.step(StepReport(epoch, n, steps, sum(losses[-50:]) / len(losses[-50:])))
     result = evaluate(
@@ -171,13 +182,13 @@ def _epoch(
         state = state._replace(best_model=model, best_metric=result.metric, best_epoch=epoch)
     seconds = time.monotonic() - begin
     report = EpochReport(epoch, sum(losses) / len(losses), result.metric, result.loss, better, seconds)
-    observer.epoch(report, model)
+    observer.epoch(report, model, arithmetic)
     return state._replace(model=model, opt_state=opt_state, epoch=epoch)
 
 
 def _batches(task: Task, options: TrainOptions, epoch: int) -> Iterator[tuple[Any, jax.Array, int, int]]:
-    """(batch, dropout key, number from 1, steps an epoch); order and keys depend on (seed, epoch, step) alone."""
-    steps = len(task.train) // options.batch_size
+    """(batch, dropout key, number from 1, steps an epoch), all functions of (seed, epoch, step) alone."""
+    steps = steps_per_epoch(task, options)
     order = permutation(len(task.train), seed=options.seed, epoch=epoch)
     key = jax.random.fold_in(jax.random.key(options.seed), epoch)
     chunks = batches(task.train, order=order, batch_size=options.batch_size, drop_last=True)

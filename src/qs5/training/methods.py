@@ -1,32 +1,151 @@
-"""The verbs of training: float training here; PTQ, QAT and QAFT are the same loop under another arithmetic."""
+"""The verbs of training: train (float), and PTQ, QAFT, QAT. All but PTQ are one loop under some arithmetic.
 
+| method | starts from       | learning rate | epochs        | scales (sequential)                       |
+|--------|-------------------|---------------|---------------|-------------------------------------------|
+| fp     | initialisation    | recipe        | recipe        | -                                         |
+| ptq    | a float model     | -             | 0             | calibrated on the float model             |
+| qaft   | a float model     | 1 % of recipe | 10 % of recipe| calibrated on the float model, then fixed |
+| qat    | initialisation    | recipe        | recipe        | calibrated anew at the start of each epoch|
+
+Source: Q-S5 sections 3.3 and 4.3, appendix.
+"""
+
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic
 from qs5.model.network import S5Model, init_model
+from qs5.quantization.build import arithmetic_for_spec
+from qs5.quantization.calibration import CalibrationStats, calibrate, plan_grids
+from qs5.quantization.grids import GridPlan
+from qs5.quantization.spec import QuantSpec, to_json
+from qs5.quantization.static import StaticArithmetic
+from qs5.tasks.batches import batches, permutation
 from qs5.tasks.task import Task
 from qs5.training import record, run
-from qs5.training.evaluate import evaluate
-from qs5.training.loop import EpochReport, Observer, fit
+from qs5.training.evaluate import encode, evaluate
+from qs5.training.loop import ArithmeticFor, EpochReport, Observer, fit, steps_per_epoch
+from qs5.training.options import TrainOptions
 from qs5.training.recipe import Recipe
 
+CALIBRATION_EXAMPLES = 512
+CALIBRATION_BATCH = 32
+QUIET = Observer()
 
-def train(
-    recipe: Recipe, task: Task, *, out: Path, observer: Observer = Observer()  # noqa: B008  (immutable)
-) -> S5Model:
+
+def train(recipe: Recipe, task: Task, *, out: Path, observer: Observer = QUIET) -> S5Model:
     """Train a float model from scratch in the folder `out`, continuing an interrupted run of the same recipe.
 
     Returns the model of the best validation metric, which is also in `out/model.safetensors`; the test
     split is not touched.
     """
     recipe = run.complete(recipe, task)
-    info = run.info_of(recipe, task)
     model = init_model(jax.random.key(recipe.train.seed), recipe.model)
-    return fit_run(model, task, info=info, arithmetic=FloatArithmetic(), out=out, observer=observer)
+    return fit_run(
+        model,
+        task,
+        info=run.info_of(recipe, task),
+        arithmetic_for=lambda _: FloatArithmetic(),
+        out=out,
+        observer=observer,
+    )
+
+
+def ptq(
+    model: S5Model, task: Task, spec: QuantSpec, *, parent: run.RunInfo, name: str, out: Path
+) -> run.RunInfo:
+    """Post-training quantization: calibrate (sequential specs), write the run, change no parameter.
+
+    parent, name: description and name of the float run that `model` comes from.
+    """
+    plan = calibrated_plan(model, task, spec)
+    info = dataclasses.replace(
+        parent,
+        recipe=dataclasses.replace(parent.recipe, model=model.config),
+        method="ptq",
+        spec=to_json(spec),
+        plan=None if plan is None else plan.to_json(),
+        parent=name,
+    )
+    arithmetic_for_spec(spec, model.config, plan)  # refuse what cannot be computed before writing anything
+    run.check_resumable(out, info)
+    run.write_run(out, info, model)
+    return info
+
+
+def qaft(
+    model: S5Model,
+    task: Task,
+    spec: QuantSpec,
+    *,
+    parent: run.RunInfo,
+    name: str,
+    options: TrainOptions,
+    out: Path,
+    observer: Observer = QUIET,
+) -> S5Model:
+    """Quantization-aware fine-tuning of a float model; `options` as from `qaft_options`."""
+    plan = calibrated_plan(model, task, spec)
+    arithmetic = arithmetic_for_spec(spec, model.config, plan)
+    recipe = dataclasses.replace(parent.recipe, model=model.config, train=options)
+    info = run.info_of(recipe, task, method="qaft", spec=to_json(spec), parent=name)
+    return fit_run(model, task, info=info, arithmetic_for=lambda _: arithmetic, out=out, observer=observer)
+
+
+def qaft_options(
+    options: TrainOptions, *, lr_factor: float = 0.01, epochs: int | None = None
+) -> TrainOptions:
+    """The float run's options with 1 % of the learning rates and 10 % of the epochs (both settable).
+
+    Batch norm keeps its running statistics: it is folded in the deployed network.
+    """
+    epochs = max(1, round(0.1 * options.epochs)) if epochs is None else epochs
+    return options.replace(
+        epochs=epochs,
+        ssm_lr=options.ssm_lr * lr_factor,
+        lr=options.lr * lr_factor,
+        warmup_epochs=min(options.warmup_epochs, 0.1 * epochs),
+        freeze_statistics=True,
+    )
+
+
+def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Observer = QUIET) -> S5Model:
+    """Quantization-aware training from scratch."""
+    recipe = run.complete(recipe, task)
+    model = init_model(jax.random.key(recipe.train.seed), recipe.model)
+    info = run.info_of(recipe, task, method="qat", spec=to_json(spec))
+
+    def arithmetic_for(current: S5Model) -> Arithmetic:
+        return arithmetic_for_spec(spec, current.config, calibrated_plan(current, task, spec))
+
+    return fit_run(model, task, info=info, arithmetic_for=arithmetic_for, out=out, observer=observer)
+
+
+def calibrated_plan(model: S5Model, task: Task, spec: QuantSpec) -> GridPlan | None:
+    """The static grids of a spec for this model; None where scales are dynamic."""
+    if spec.schedule == "parallel":
+        return None
+    return plan_grids(calibration_stats(model, task), spec, model.config)
+
+
+def calibration_stats(
+    model: S5Model, task: Task, *, examples: int = CALIBRATION_EXAMPLES, draw: int = 0
+) -> CalibrationStats:
+    """Ranges of the float model over training examples: draw number `draw` of them, whole sequences."""
+    order = permutation(len(task.train), seed=draw, epoch=0)[:examples]
+    return calibrate(model, _calibration_batches(task, order), data=task.train.identity)
+
+
+def _calibration_batches(task: Task, order: np.ndarray) -> Iterator[tuple[Any, Any]]:
+    size = min(CALIBRATION_BATCH, len(order))
+    for batch in batches(task.train, order=order, batch_size=size, drop_last=True):
+        yield encode(jax.numpy.asarray(batch.x), task.encoding), batch.lengths
 
 
 def fit_run(
@@ -34,35 +153,39 @@ def fit_run(
     task: Task,
     *,
     info: run.RunInfo,
-    arithmetic: Arithmetic,
+    arithmetic_for: ArithmeticFor,
     out: Path,
-    observer: Observer = Observer(),  # noqa: B008  (immutable)
+    observer: Observer = QUIET,
 ) -> S5Model:
     """Fit `model` and keep the run's folder up to date after every epoch."""
-    run.check_resumable(out, info)
-    run.write_run(out, info)
+    steps_per_epoch(task, info.recipe.train)  # an impossible recipe must not leave a folder behind
+    if not run.check_resumable(out, info):
+        run.write_run(out, info)
 
-    def epoch(report: EpochReport, current: S5Model) -> None:
+    def epoch(report: EpochReport, current: S5Model, arithmetic: Arithmetic) -> None:
+        record.drop_epochs(out / "records.jsonl", first=report.epoch)
         record.append(out / "records.jsonl", _epoch_record(report, task, info))
         if report.best:
-            run.write_run(out, info, current)
-        observer.epoch(report, current)
+            run.write_run(out, _with_plan(info, arithmetic), current)
+        observer.epoch(report, current, arithmetic)
 
     watched = Observer(step=observer.step, epoch=epoch)
-    state = fit(model, task, arithmetic=arithmetic, options=info.recipe.train, run=out, observer=watched)
-    run.write_run(out, info, state.best_model)
+    state = fit(
+        model, task, arithmetic_for=arithmetic_for, options=info.recipe.train, run=out, observer=watched
+    )
     return state.best_model
+
+
+def _with_plan(info: run.RunInfo, arithmetic: Arithmetic) -> run.RunInfo:
+    """The description with the grids that the selected model was judged under."""
+    plan = arithmetic.plan.to_json() if isinstance(arithmetic, StaticArithmetic) else None
+    return dataclasses.replace(info, plan=plan)
 
 
 def _epoch_record(report: EpochReport, task: Task, info: run.RunInfo) -> record.RunRecord:
     return record.RunRecord(
-        task=task.name,
-        data=info.data,
-        method=info.method,
-        spec="float" if info.spec is None else str(info.spec.get("name", "custom")),
-        seed=info.recipe.train.seed,
+        **_identity(task, info),
         split="validation",
-        metric=task.metric,
         value=report.metric,
         loss=report.loss,
         n=len(task.validation),
@@ -73,33 +196,38 @@ def _epoch_record(report: EpochReport, task: Task, info: run.RunInfo) -> record.
     )
 
 
+def _identity(task: Task, info: run.RunInfo) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "data": info.data,
+        "method": info.method,
+        "spec": "float" if info.spec is None else f"{info.spec['name']} ({info.spec['schedule']})",
+        "seed": info.recipe.train.seed,
+        "metric": task.metric,
+    }
+
+
 def judge(
     model: S5Model,
     task: Task,
     *,
     info: run.RunInfo,
-    arithmetic: Arithmetic,
     split: str = "test",
     progress: Callable[[int, int], None] | None = None,
 ) -> record.RunRecord:
-    """Evaluate a selected model on one split and return the record of it."""
+    """Evaluate a run's selected model on one split, under its own arithmetic, and return the record of it."""
     begin = time.monotonic()
     result = evaluate(
         model,
         task.splits[split],
         task=task,
-        arithmetic=arithmetic,
+        arithmetic=run.arithmetic_of(info, model.config),
         batch_size=info.recipe.train.eval_batch_size,
         progress=progress,
     )
     return record.RunRecord(
-        task=task.name,
-        data=info.data,
-        method=info.method,
-        spec="float" if info.spec is None else str(info.spec.get("name", "custom")),
-        seed=info.recipe.train.seed,
+        **_identity(task, info),
         split=split,
-        metric=task.metric,
         value=result.metric,
         loss=result.loss,
         n=result.n,

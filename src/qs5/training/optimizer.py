@@ -1,11 +1,13 @@
 """Parameter groups and the optimiser: Adam for the SSM, AdamW for the rest."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import equinox as eqx
 import jax
 import optax
 
+from qs5.model.files import dotted
 from qs5.model.network import S5Model, trainable
 from qs5.training.options import OptConfig, TrainOptions
 from qs5.training.schedule import warmup_cosine
@@ -40,13 +42,15 @@ def groups(model: S5Model, options: TrainOptions) -> Any:
     """The tree of group names of a model's trained parameters."""
 
     def label(path: tuple[Any, ...], _: jax.Array) -> str:
-        return group_of("." + ".".join(str(getattr(k, "name", getattr(k, "idx", k))) for k in path), options)
+        return group_of(dotted(path), options)
 
     return jax.tree_util.tree_map_with_path(label, eqx.filter(model, trainable(model)))
 
 
-def make_optimizer(model: S5Model, options: TrainOptions, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Clip (before Adam, so that the limit means what it says), then one Adam a group, each on its schedule."""
+def make_optimizer(
+    model: S5Model, options: TrainOptions, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Clip (before Adam, so the limit means what it says), then one Adam a group, each on its schedule."""
 
     def schedule(peak: float) -> Any:
         return warmup_cosine(
@@ -57,7 +61,7 @@ def make_optimizer(model: S5Model, options: TrainOptions, steps_per_epoch: int) 
             official_quirks=options.official_quirks,
         )
 
-    adams = {
+    adams: dict[Hashable, optax.GradientTransformation] = {
         "ssm": optax.adam(schedule(options.ssm_lr)),
         "ssm_decay": optax.adamw(schedule(options.ssm_lr), weight_decay=options.weight_decay),
         "regular": optax.adamw(schedule(options.lr), weight_decay=options.weight_decay),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qs5.errors import UserError
+from qs5.model.config import field_problems
 
 OptConfig = Literal["standard", "BfastandCdecay", "BandCdecay", "noBCdecay"]
 
@@ -39,12 +40,18 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if problems := field_problems(self):
+            raise UserError("training options: " + "; ".join(problems))
         for name in ("epochs", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"training options: expected {name} >= 1, got {getattr(self, name)}")
+        for name in ("seed", "ssm_lr", "lr", "lr_min", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"training options: expected {name} >= 0, got {getattr(self, name)}")
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(
-                f"training options: expected 0 <= warmup_epochs <= epochs, got {self.warmup_epochs}, {self.epochs}"
+                "training options: expected 0 <= warmup_epochs <= epochs, got "
+                f"{self.warmup_epochs}, {self.epochs}"
             )
 
     def replace(self, **changes: object) -> "TrainOptions":

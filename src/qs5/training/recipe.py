@@ -48,8 +48,10 @@ def load_recipe(name: str) -> Recipe:
         table = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
         known = ", ".join(recipe_names())
-        raise RecipeError(f"no recipe {name!r}: expected one of {known}, or a path to a .toml file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"no recipe {name!r}: expected one of {known}, or a path to a .toml file"
+        ) from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from error
     return parse_recipe(table, source=str(path))
 
@@ -58,7 +60,10 @@ def parse_recipe(table: dict[str, Any], *, source: str) -> Recipe:
     """A recipe from the tables of a TOML file."""
     _refuse_unknown(table, {"task", "model", "train", "data"}, source)
     if not isinstance(table.get("task"), str):
-        raise RecipeError(f"{source}: expected a key task = \"<name of a task>\"")
+        raise RecipeError(f'{source}: expected a key task = "<name of a task>"')
+    for name in ("model", "train", "data"):
+        if not isinstance(table.get(name, {}), dict):
+            raise RecipeError(f"{source}: expected a table [{name}], got {name} = {table[name]!r}")
     try:
         model = _build(ModelConfig, {"d_in": 1, "d_out": 1, **table.get("model", {})}, f"{source} [model]")
         train = _build(TrainOptions, table.get("train", {}), f"{source} [train]")

@@ -1,6 +1,7 @@
 """`RunRecord`: one JSON line for every result, with everything needed to make it again."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import platform
@@ -10,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from qs5.model.files import write_beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
+def drop_epochs(path: Path, *, first: int) -> None:
+    """Remove the records of epochs from `first` on: a resumed run does again what no checkpoint holds."""
+    records = read(path)
+    kept = [r for r in records if r["epoch"] is None or r["epoch"] < first]
+    if len(kept) < len(records):
+        write_beside(path, "".join(json.dumps(r, sort_keys=True) + "\n" for r in kept).encode())
+
+
 def command_line() -> str:
     """How this process was called, program name without its folder."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -64,15 +75,23 @@ def command_line() -> str:
 
 def commit() -> str:
     """The commit of the working tree the package runs from, `-dirty` appended; the version if installed."""
-    here = Path(__file__).resolve().parent
     try:
-        text = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, check=True, timeout=10,
-        ).stdout.strip()  # fmt: skip
+        # An installed package may lie inside the checkout of something else, which does not track it.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return text
+        return f"version {importlib.metadata.version('qs5')}"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments],
+        cwd=Path(__file__).resolve().parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    ).stdout.strip()
 
 
 def machine() -> str:

@@ -1,9 +1,9 @@
 """A run: the folder that one training leaves behind.
 
-    run.json            recipe, method, spec, identity of the data, how to evaluate
-    model.safetensors   the selected model
-    records.jsonl       one `RunRecord` a line: every epoch on validation, every reported number
-    checkpoints/        resumable training state
+run.json            recipe, method, spec, identity of the data, how to evaluate
+model.safetensors   the selected model
+records.jsonl       one `RunRecord` a line: every epoch on validation, every reported number
+checkpoints/        resumable training state
 """
 
 import dataclasses
@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from qs5.errors import UserError
+from qs5.model.arithmetic import Arithmetic, FloatArithmetic
 from qs5.model.config import ModelConfig
 from qs5.model.files import ModelFile, load_model, save_model, write_beside
 from qs5.model.network import S5Model
+from qs5.quantization.build import arithmetic_for_spec
+from qs5.quantization.grids import plan_from_json
+from qs5.quantization.spec import from_json as spec_from_json
 from qs5.tasks.task import Task
 from qs5.training.recipe import Recipe, parse_recipe
 
@@ -34,6 +38,8 @@ class RunInfo:
     method: str = "fp"
     spec: dict[str, Any] | None = None
     """The quantization spec as a dictionary; None for a float run."""
+    plan: dict[str, Any] | None = None
+    """Calibrated static grids (`GridPlan.to_json`); None for a float run or dynamic scales."""
     data: str = ""
     """Identity (SHA-256) of the task's data."""
     encoding: dict[str, Any] = field(default_factory=dict)
@@ -60,11 +66,20 @@ def to_json(info: RunInfo) -> dict[str, Any]:
 
 def from_json(table: dict[str, Any], *, source: str) -> RunInfo:
     """The inverse of `to_json`. Raises RunError when it is something else."""
-    if table.get("format") != FORMAT:
-        raise RunError(f"{source}: expected format {FORMAT}, got {table.get('format')!r}; it is no qs5 run")
+    got = table.get("format") if isinstance(table, dict) else table
+    if got != FORMAT:
+        raise RunError(f"{source}: expected format {FORMAT}, got {got!r}; it is no qs5 run")
     fields = {k: v for k, v in table.items() if k != "format"}
+    unknown = sorted(set(fields) - {f.name for f in dataclasses.fields(RunInfo)})
+    if unknown or not isinstance(fields.get("recipe"), dict):
+        raise RunError(
+            f"{source}: expected a recipe, got keys {', '.join(fields)}"
+            + (f" (unknown: {', '.join(unknown)})" if unknown else "")
+            + "; train again, or use the version of qs5 that wrote it"
+        )
     fields["recipe"] = parse_recipe(fields["recipe"], source=source)
-    fields["classes"] = None if fields["classes"] is None else tuple(fields["classes"])
+    if fields.get("classes") is not None:
+        fields["classes"] = tuple(fields["classes"])
     return RunInfo(**fields)
 
 
@@ -82,7 +97,9 @@ def read_run(folder: Path) -> RunInfo:
     try:
         table = json.loads(path.read_text())
     except OSError as error:
-        raise RunError(f"{folder}: expected a run (a folder with run.json), got none; train one first") from error
+        raise RunError(
+            f"{folder}: expected a run (a folder with run.json), got none; train one first"
+        ) from error
     except json.JSONDecodeError as error:
         raise RunError(f"{path}: not JSON ({error}); the file is damaged, train again") from error
     return from_json(table, source=str(path))
@@ -100,6 +117,14 @@ def complete(recipe: Recipe, task: Task) -> Recipe:
     return dataclasses.replace(recipe, model=model)
 
 
+def arithmetic_of(info: RunInfo, config: ModelConfig) -> Arithmetic:
+    """The arithmetic that a run's model is evaluated under."""
+    if info.spec is None:
+        return FloatArithmetic()
+    plan = None if info.plan is None else plan_from_json(info.plan)
+    return arithmetic_for_spec(spec_from_json(info.spec), config, plan)
+
+
 def check_resumable(folder: Path, info: RunInfo) -> bool:
     """Whether `folder` already holds this very run, to be continued.
 
@@ -108,10 +133,11 @@ def check_resumable(folder: Path, info: RunInfo) -> bool:
     if not (folder / "run.json").exists():
         return False
     old, new = (json.loads(json.dumps(to_json(i))) for i in (read_run(folder), info))
-    differing = sorted(key for key in new if old[key] != new[key])
+    # The grids are a result of the run where it calibrates as it goes.
+    differing = sorted(key for key in new if key != "plan" and old[key] != new[key])
     if differing:
         raise RunError(
-            f"{folder}: holds another run (different {', '.join(differing)}); choose another folder with --out, "
-            "or remove it"
+            f"{folder}: holds another run (different {', '.join(differing)}); choose another folder with "
+            "--out, or remove it"
         )
     return True

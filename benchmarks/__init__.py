@@ -1,0 +1,1 @@
+"""Measurements of speed; results land under results/bench/."""

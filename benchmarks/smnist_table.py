@@ -1,0 +1,158 @@
+"""sMNIST under the seven configurations of the paper's tables 2 and 5: run the cells, show the table.
+
+    python -m benchmarks.smnist_table run --method ptq --schedule sequential
+    python -m benchmarks.smnist_table run --method qaft --schedule sequential --data-dir DATA
+    python -m benchmarks.smnist_table run --method ptq --schedule parallel
+    python -m benchmarks.smnist_table show
+
+Every cell is judged on all 10,000 test images and appended to results/smnist.jsonl at once; a finished cell is
+not run again, an interrupted fine-tuning goes on from its last epoch. The table goes to results/smnist.md.
+Sequential cells start from the zoo's smnist-float. Parallel ones, the paper's way (AQT's range rule, qGELU, hard
+sigmoid, quantized layer norm), start from smnist-float-ln.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qs5.cli.malloc import tune_malloc
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+RECORDS = RESULTS / "smnist.jsonl"
+PAPER = {
+    "ptq": (96.27, 95.99, 37.98, 9.74, 61.94, 11.35, 11.35),
+    "qaft": (99.53, 99.52, 98.83, 10.93, 99.20, 67.55, 35.84),
+}
+"""Accuracies of the paper in the order of PAPER_TABLE: PTQ from its raw files, QAFT (15 epochs) from table 5."""
+DEFAULT = "W8A8Abar16"
+
+
+def main() -> None:
+    """Parse, then run cells or show the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "show"))
+    parser.add_argument("--method", choices=("fp", "ptq", "qaft"), default="ptq", help="fp: the float parent")
+    parser.add_argument("--schedule", choices=("sequential", "parallel"), default="sequential")
+    parser.add_argument(
+        "--specs", nargs="+", help="default: the seven of the paper, and the deployable default"
+    )
+    parser.add_argument(
+        "--lr-factor", type=float, default=0.05, help="qaft: learning rates, of the float run's"
+    )
+    parser.add_argument("--data-dir", help="where MNIST's training files are (qaft), else $QS5_DATA")
+    args = parser.parse_args()
+    tune_malloc()
+    if args.what == "run":
+        _run(args)
+    _show()
+
+
+def _run(args: argparse.Namespace) -> None:
+    from qs5.quantization.spec import PAPER_TABLE
+
+    sequential = args.schedule == "sequential"
+    names = args.specs or ([DEFAULT, *PAPER_TABLE] if sequential else PAPER_TABLE)
+    texts = [name if sequential else f"{name},schedule=parallel,range_rule=aqt" for name in names]
+    if args.method == "fp":
+        texts = ["float"]
+    parent = "smnist-float" if sequential else "smnist-float-ln"
+    for text in texts:
+        if not _done(args.method, parent, text):
+            _cell(args, parent, text)
+
+
+def _done(method: str, parent: str, text: str) -> bool:
+    from qs5.training import record
+
+    key = (method, parent, text)
+    return any((r["method"], r["extra"]["parent"], r["extra"]["spec"]) == key for r in record.read(RECORDS))
+
+
+def _cell(args: argparse.Namespace, parent: str, text: str) -> None:
+    """One configuration: quantize, judge, append."""
+    from qs5.cli import common
+    from qs5.training import methods, record
+
+    model, info = common.open_run(parent)
+    task = common.load_for_judging(info.recipe, args.data_dir, "test")
+    extra: dict[str, Any] = {"spec": text, "parent": parent}
+    if args.method != "fp":
+        model, info, more = _quantized(args, model, info, task, parent=parent, text=text)
+        extra |= more
+    with common.counting(text) as progress:
+        result = methods.judge(model, task, info=info, progress=progress)
+    record.append(RECORDS, dataclasses.replace(result, extra=extra))
+    print(f"{args.method} {text}: {100 * result.value:.2f} %", flush=True)
+
+
+def _quantized(
+    args: argparse.Namespace, model: Any, info: Any, task: Any, *, parent: str, text: str
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Model and description after PTQ or fine-tuning, and what the record should also say."""
+    from qs5.cli import common
+    from qs5.cli.quantize import with_operators
+    from qs5.quantization.spec import spec_of
+    from qs5.training import methods, run
+
+    spec = spec_of(text)
+    if spec.schedule == "parallel":
+        model = with_operators(model, gelu="qgelu", gate="hard_sigmoid")
+    out = Path("runs") / f"{parent}-{args.method}-{text.replace(',', '-').replace('=', '')}"
+    extra: dict[str, Any] = {"widths": spec.widths()}
+    if args.method == "ptq":
+        return model, methods.ptq(model, task, spec, parent=info, name=parent, out=out), extra
+    full = common.load_task(info.recipe, args.data_dir)
+    options = methods.qaft_options(info.recipe.train, lr_factor=args.lr_factor, epochs=1)
+    with common.training_progress(full, 1) as observer:
+        model = methods.qaft(
+            model, full, spec, parent=info, name=parent, options=options, out=out, observer=observer
+        )
+    return model, run.read_run(out), extra | {"lr_factor": args.lr_factor, "epochs": 1}
+
+
+def _row(name: str, cell: Callable[[str, str], str]) -> tuple[str, ...]:
+    from qs5.quantization.spec import PAPER_TABLE, spec_of
+
+    parallel = f"{name},schedule=parallel,range_rule=aqt"
+    columns = [name, spec_of(name).widths()]
+    for method, published in PAPER.items():
+        known = name in PAPER_TABLE
+        columns.append(f"{published[PAPER_TABLE.index(name)]:.2f}" if known else "-")
+        columns += [cell(method, parallel), cell(method, name)]
+    return tuple(columns)
+
+
+def _show() -> None:
+    from qs5.model.files import write_beside
+    from qs5.quantization.spec import PAPER_TABLE
+    from qs5.reports.tables import markdown, percent
+    from qs5.training import record
+
+    records = record.read(RECORDS)
+
+    def cell(method: str, text: str) -> str:
+        values = [r["value"] for r in records if r["method"] == method and r["extra"].get("spec") == text]
+        return percent(values[-1] if values else None)
+
+    rows = [_row(name, cell) for name in (DEFAULT, *PAPER_TABLE)]
+    header = (
+        "spec", "bits", "PTQ: paper", "PTQ: paper's way here", "PTQ: deployable",
+        "QAFT: paper, 15 epochs", "QAFT: paper's way, 1 epoch", "QAFT: deployable, 1 epoch",
+    )  # fmt: skip
+    floats = {r["extra"]["parent"]: percent(r["value"]) for r in records if r["method"] == "fp"}
+    text = (
+        "# sMNIST: test accuracy in % on all 10,000 images\n\n"
+        f"Float parents: {', '.join(f'{k} {v}' for k, v in floats.items()) or 'not judged yet'} (paper: 99.54). "
+        "A dash is a cell that has not been run. Records with command, seed, commit and machine: smnist.jsonl; "
+        "made by `python -m benchmarks.smnist_table`.\n\n" + markdown(header, rows)
+    )
+    write_beside(RESULTS / "smnist.md", text.encode())
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The command line as a user meets it: a whole small journey, and one clear line with exit code 2 for mistakes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qs5.cli import main
+
+TINY = (
+    "--model.layers",
+    "1",
+    "--model.H",
+    "4",
+    "--model.P",
+    "4",
+    "--train.epochs",
+    "2",
+    "--train.warmup-epochs",
+    "0",
+)
+
+
+def _json(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float run on digits, two epochs."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "digits", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def test_journey_from_training_to_a_judged_quantized_run(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ptq"
+    assert main(["quantize", str(trained), "--spec", "W4A8,exact=true", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(out), "--split", "test", "--json"]) == 0
+    result = _json(capsys)
+    assert result["n"] == 269 and result["backend"] == "jax" and result["spec"] == "W4A8,exact=true"
+    assert 0.0 <= result["accuracy"] <= 1.0
+    assert (out / "records.jsonl").read_text().count('"split": "test"') == 1
+    assert main(["inspect", str(out), "--examples", "32"]) == 0
+    table = capsys.readouterr().out
+    assert "layers.0.ssm.state" in table and "W4A8,exact=true" in table
+
+
+@pytest.mark.parametrize("method", ["qaft", "qat"])
+def test_quantized_training(
+    method: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / method
+    assert main(["quantize", str(trained), "--method", method, "--epochs", "1", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(out), "--json"]) == 0
+    result = _json(capsys)
+    assert result["method"] == method and result["spec"] == "W8A8Abar16"
+    assert json.loads((out / "run.json").read_text())["plan"]["examples"] == 512
+
+
+def test_the_same_command_again_continues_and_another_one_is_refused(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained / "model.safetensors").read_bytes()
+    assert main(["train", "digits", "--out", str(trained), *TINY]) == 0
+    assert (trained / "model.safetensors").read_bytes() == before
+    assert main(["train", "digits", "--out", str(trained), *TINY, "--train.lr", "0.5"]) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_several_seeds_in_one_call(tmp_path: Path) -> None:
+    tiny = [a if a != "2" else "1" for a in TINY]
+    assert main(["train", "digits", "--out", str(tmp_path), "--seeds", "1", "2", *tiny]) == 0
+    seeds = [json.loads((tmp_path / f"seed-{n}" / "run.json").read_text()) for n in (1, 2)]
+    assert [s["recipe"]["train"]["seed"] for s in seeds] == [1, 2]
+
+
+def test_own_data_from_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["id,time,x,label"]
+    for i in range(60):
+        label, n = ("up", "down")[i % 2], int(rng.integers(5, 9))
+        lines += [f"{i},{t},{(1 if i % 2 else -1) * t + rng.normal():.3f},{label}" for t in range(n)]
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "run"
+    args = ["train", "custom", "--data", f"path={path}", "--out", str(out), *TINY, "--train.batch-size", "8"]
+    assert main(args) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(out), "--json"]) == 0
+    assert _json(capsys)["n"] >= 8
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["fly"], "unknown verb 'fly': expected one of train"),
+        (["train"], "expected a task or a recipe (.toml) first"),
+        (["train", "nonsense"], "no recipe 'nonsense'"),
+        (["train", "custom"], "expected the option path"),
+        (["train", "custom", "--data", "path"], "expected key=value, got 'path'"),
+        (["train", "custom", "--data", "path=missing.csv"], "missing.csv"),
+        (["evaluate", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
+        (["quantize", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
+        (["list", "everything"], "takes no arguments"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(
+    argv: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(("--model.layerz", "2"), "--model.layers"), (("--model.P", "7"), "P/J must be even")],
+)
+def test_bad_options_exit_with_2(
+    option: tuple[str, str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "digits", "--out", str(tmp_path / "run"), *option])
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_spec_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", str(trained), "--spec", "W9A9"]) == 2
+    assert "unknown spec 'W9A9'" in capsys.readouterr().err
+
+
+def test_quantizing_a_quantized_run_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quantize", str(trained), "--out", str(tmp_path / "a")]) == 0
+    assert main(["quantize", str(tmp_path / "a"), "--out", str(tmp_path / "b")]) == 2
+    assert "expected a float run" in capsys.readouterr().err
+
+
+def test_damaged_run_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "run.json").write_bytes((trained / "run.json").read_bytes())
+    (folder / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:200])
+    assert main(["evaluate", str(folder)]) == 2
+    assert "expected a qs5 model (safetensors)" in capsys.readouterr().err
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("digits", "smnist", "custom", "W8A8Abar16", "W2A8"):
+        assert word in shown
+
+
+def test_help_of_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "quantize" in capsys.readouterr().out
+    for argv in (["train", "digits", "--help"], ["quantize", "x", "--help"], ["demo", "--help"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(argv)
+        assert stopped.value.code == 0
+
+
+def test_malloc_is_tuned_by_the_command_line_and_can_be_left_alone(run_python) -> None:
+    code = "from qs5.cli.malloc import tune_malloc; import sys; print(tune_malloc(), 'jax' in sys.modules)"
+    assert "True False" in str(run_python(code))
+
+
+def test_malloc_opt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qs5.cli.malloc import tune_malloc
+
+    monkeypatch.setenv("QS5_MALLOC", "default")
+    assert tune_malloc() is False

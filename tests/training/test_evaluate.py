@@ -1,0 +1,82 @@
+"""Evaluation on a whole split against NumPy, the last partial batch and the padding included."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support import small_model, small_task
+
+from qs5.model.arithmetic import FloatArithmetic
+from qs5.tasks.task import Encoding, Split
+from qs5.training.evaluate import encode, evaluate, example_loss, full_batches
+
+# float32 losses of size 1, summed in float64.
+TOLERANCE = 1e-5
+
+ARITHMETIC = FloatArithmetic()
+
+
+def test_encoding_is_affine_by_channel_and_turns_to_time_major():
+    raw = np.arange(12, dtype=np.uint8).reshape(2, 3, 2)
+    encoding = Encoding(scale=(0.5, -1.0), offset=(1.0, 0.25))
+    got = np.asarray(encode(raw, encoding))  # type: ignore[arg-type]
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, np.swapaxes(encoding(raw), 0, 1))
+
+
+def test_the_last_batch_is_filled_with_its_first_sequence():
+    split = small_task().validation
+    found = list(full_batches(split, 4))
+    assert [batch.x.shape for batch in found] == [(4, 12, 1)] * 3
+    np.testing.assert_array_equal(np.concatenate([batch.x for batch in found])[:10], split.x)
+    np.testing.assert_array_equal(found[2].x[2:], split.x[[8, 8]])
+    np.testing.assert_array_equal(found[2].y, split.y[[8, 9, 8, 8]])
+    assert found[2].lengths is None
+    assert [batch.x.shape for batch in full_batches(split, 100)] == [(10, 12, 1)]
+
+
+def test_accuracy_and_loss_are_those_of_the_whole_split():
+    task, model = small_task(), small_model(d_in=1, d_out=3)
+    split, done = task.validation, list[tuple[int, int]]()
+    got = evaluate(
+        model, split, task=task, arithmetic=ARITHMETIC, batch_size=4, progress=lambda *n: done.append(n)
+    )
+    logits = np.asarray(model(0.5 * split.x + 0.25), np.float64)  # type: ignore[arg-type]
+    log_sum = np.log(np.exp(logits).sum(axis=1))
+    expected = np.mean(log_sum - logits[np.arange(10), split.y])
+    assert got.n == 10
+    assert got.metric == np.mean(logits.argmax(axis=1) == split.y)
+    np.testing.assert_allclose(got.loss, expected, rtol=TOLERANCE)
+    assert done == [(4, 10), (8, 10), (10, 10)]
+
+
+def regression_task() -> Any:
+    rng = np.random.default_rng(1)
+
+    def split(n: int) -> Split:
+        lengths = rng.integers(1, 6, n).astype(np.int32)
+        x, y = (rng.normal(size=(n, 5, d)).astype(np.float32) for d in (1, 2))
+        return Split(x=x, y=y, lengths=lengths)
+
+    splits = {name: split(5) for name in ("train", "validation", "test")}
+    return small_task(**splits, classes=None, objective="regression", metric="rmse")
+
+
+def test_a_regression_counts_valid_steps_only():
+    task = regression_task()
+    model, split = small_model(d_in=1, d_out=2, layers=1, head="regression"), task.validation
+    got = evaluate(model, split, task=task, arithmetic=ARITHMETIC, batch_size=3)
+    outputs = np.asarray(model(0.5 * split.x + 0.25), np.float64)
+    squares = [np.square(o[:n] - y[:n]) for o, y, n in zip(outputs, split.y, split.lengths, strict=True)]
+    np.testing.assert_allclose(got.loss, np.mean([s.mean() for s in squares]), rtol=TOLERANCE)
+    np.testing.assert_allclose(got.metric, np.sqrt(np.concatenate(squares).mean()), rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["labels", "targets"])
+def test_the_loss_follows_the_kind_of_target(kind: str):
+    if kind == "labels":
+        loss = example_loss(np.zeros((2, 4), np.float32), np.array([0, 3], np.int32), None)  # type: ignore[arg-type]
+        np.testing.assert_allclose(loss, np.log(4.0) * np.ones(2), rtol=TOLERANCE)
+    else:
+        value, y = np.full((2, 3, 1), 2.0, np.float32), np.zeros((2, 3, 1), np.float32)
+        np.testing.assert_allclose(example_loss(value, y, None), [4.0, 4.0], rtol=TOLERANCE)  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""PTQ, QAFT and QAT: what each changes, keeps, and writes down."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qs5.errors import UserError
+from qs5.model.arithmetic import FloatArithmetic
+from qs5.model.network import S5Model
+from qs5.quantization.spec import spec_of
+from qs5.training import methods, run
+from qs5.training.loop import Observer, StepReport
+from qs5.training.options import TrainOptions
+from qs5.training.recipe import Recipe
+from tests.support import assert_same_bits, small_config, small_task
+
+TASK = small_task()
+OPTIONS = TrainOptions(epochs=3, batch_size=8, ssm_lr=5e-3, lr=2e-2, warmup_epochs=0.0, eval_batch_size=10)
+RECIPE = Recipe(task="small", model=small_config(layers=1, dropout=0.1), train=OPTIONS)
+SPEC = spec_of("W8A8Abar16")
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[S5Model, run.RunInfo]:
+    """A float run."""
+    out = tmp_path_factory.mktemp("float") / "run"
+    model = methods.train(RECIPE, TASK, out=out)
+    return model, run.read_run(out)
+
+
+def test_ptq_changes_no_parameter_and_can_be_judged_again(parent, tmp_path: Path) -> None:
+    model, info = parent
+    ptq = methods.ptq(model, TASK, SPEC, parent=info, name="float", out=tmp_path)
+    stored = run.read_model(tmp_path).model
+    assert_same_bits(stored, model)
+    reread = run.read_run(tmp_path)
+    assert reread == dataclasses.replace(ptq, recipe=reread.recipe)
+    assert reread.plan is not None and reread.plan["data"] == TASK.train.identity
+    first, second = (methods.judge(m, TASK, info=i) for m, i in ((model, ptq), (stored, reread)))
+    assert (first.value, first.loss) == (second.value, second.loss)
+    assert (second.method, second.spec) == ("ptq", "W8A8Abar16 (sequential)")
+
+
+def test_ptq_is_not_the_float_model(parent, tmp_path: Path) -> None:
+    model, info = parent
+    coarse = methods.ptq(model, TASK, spec_of("W2A8"), parent=info, name="float", out=tmp_path)
+    assert methods.judge(model, TASK, info=coarse).loss != methods.judge(model, TASK, info=info).loss
+
+
+def test_refused_spec_leaves_nothing_behind(parent, tmp_path: Path) -> None:
+    model, info = parent
+    spec = spec_of("W8A8Abar16,dense=12,exact=true")
+    with pytest.raises(UserError, match="no exact integer forward pass"):
+        methods.ptq(model, TASK, spec, parent=info, name="float", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_qaft_starts_from_the_parent_and_keeps_the_folded_statistics(parent, tmp_path: Path) -> None:
+    model, info = parent
+    still = methods.qaft_options(OPTIONS, lr_factor=0.0, epochs=1)
+    tuned = methods.qaft(model, TASK, SPEC, parent=info, name="float", options=still, out=tmp_path / "still")
+    # Learning rate 0: only weight decay could move anything, and it is scaled by the rate.
+    assert_same_bits(tuned, model)
+    moving = methods.qaft_options(OPTIONS, lr_factor=0.1, epochs=1)
+    moved = methods.qaft(model, TASK, SPEC, parent=info, name="float", options=moving, out=tmp_path / "moved")
+    assert not np.array_equal(moved.encoder.weight, model.encoder.weight)
+    for mine, theirs in zip(moved.layers, model.layers, strict=True):
+        assert_same_bits((mine.norm.mean, mine.norm.var), (theirs.norm.mean, theirs.norm.var))
+    assert run.read_run(tmp_path / "moved").parent == "float"
+
+
+def test_qaft_options_are_one_and_ten_percent() -> None:
+    options = methods.qaft_options(OPTIONS.replace(epochs=150, ssm_lr=4e-3, lr=1.6e-2))
+    assert (options.epochs, options.ssm_lr, options.lr) == (15, 4e-5, 1.6e-4)
+    assert options.freeze_statistics
+    assert methods.qaft_options(OPTIONS).epochs == 1
+
+
+def test_qat_keeps_the_grids_its_best_model_was_judged_under(tmp_path: Path) -> None:
+    methods.qat(RECIPE, TASK, SPEC, out=tmp_path)
+    info, stored = run.read_run(tmp_path), run.read_model(tmp_path).model
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    best = max(records, key=lambda r: (r["value"], -r["epoch"]))
+    again = methods.judge(stored, TASK, info=info, split="validation")
+    assert (again.value, again.loss) == (best["value"], best["loss"])
+    assert info.method == "qat" and info.plan is not None
+
+
+def test_interrupted_qat_gives_the_same_bits(tmp_path: Path) -> None:
+    whole = methods.qat(RECIPE, TASK, SPEC, out=tmp_path / "whole")
+
+    def stop(report: StepReport) -> None:
+        if report.epoch == 2 and report.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        methods.qat(RECIPE, TASK, SPEC, out=tmp_path / "cut", observer=Observer(step=stop))
+    resumed = methods.qat(RECIPE, TASK, SPEC, out=tmp_path / "cut")
+    assert_same_bits(resumed, whole)
+    assert_same_bits(run.read_model(tmp_path / "cut").model, run.read_model(tmp_path / "whole").model)
+    assert (tmp_path / "cut" / "run.json").read_bytes() == (tmp_path / "whole" / "run.json").read_bytes()
+
+
+def test_training_through_the_exact_forward_learns(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, train=OPTIONS.replace(epochs=6))
+    methods.qat(recipe, TASK, spec_of("W8A8Abar16,exact=true"), out=tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert records[-1]["train_loss"] < 0.8 * records[0]["train_loss"]
+
+
+def test_float_run_is_judged_in_float(parent) -> None:
+    _, info = parent
+    assert run.arithmetic_of(info, RECIPE.model) == FloatArithmetic()
