@@ -27,7 +27,7 @@ def assert_close(got: jax.Array | np.ndarray, expected: jax.Array | np.ndarray) 
 
 def test_call_is_the_time_major_forward_pass_turned():
     model, x = small_model(), small_inputs()
-    out = forward(model, jnp.swapaxes(x, 0, 1), arithmetic=FloatArithmetic(), lengths=LENGTHS)
+    out = forward(model, jnp.swapaxes(x, 0, 1), arithmetic=FloatArithmetic(), lengths=jnp.asarray(LENGTHS))
     assert out.value.shape == (4, 4)
     assert_close(call(model, x, LENGTHS), out.value)
     whole = forward(model, jnp.swapaxes(x, 0, 1), arithmetic=FloatArithmetic())
@@ -158,7 +158,7 @@ def test_dropout_keeps_the_mean_at_its_rate():
     arithmetic = FloatArithmetic()
     ones = arithmetic.enter("x", jnp.ones((1, 100, 100)))
     after = np.asarray(arithmetic.dropout(ones, jax.random.key(0), 0.2).value)
-    np.testing.assert_array_equal(np.unique(after), np.float32([0.0, 1.25]))
+    np.testing.assert_array_equal(np.unique(after), np.array([0.0, 1.25], np.float32))
     np.testing.assert_allclose((after == 0).mean(), 0.2, atol=0.02)  # five standard deviations
 
 

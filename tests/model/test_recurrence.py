@@ -26,7 +26,7 @@ SCANS: list[Scan] = [scan_sequential, scan_associative]
 
 def packed(z: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
     """Complex (..., M) as real (..., 2M)."""
-    return np.concatenate([z.real, z.imag], axis=-1).astype(dtype)
+    return np.concatenate([np.real(z), np.imag(z)], axis=-1).astype(dtype)
 
 
 def problem(L: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ def problem(L: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def pair(a: np.ndarray, dtype: Any = np.float32) -> Complex:
-    return Complex(jnp.asarray(a.real, dtype), jnp.asarray(a.imag, dtype))
+    return Complex(jnp.asarray(np.real(a), dtype), jnp.asarray(np.imag(a), dtype))
 
 
 def assert_close(got: Any, expected: Any, tolerance: float) -> None:

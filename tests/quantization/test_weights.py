@@ -26,7 +26,7 @@ def test_one_bit_is_two_levels() -> None:
     assert q.value[:, 0].tolist() == [1.0, -1.0, 1.0]
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 7])
 def test_step_is_the_best_of_the_clipping_points(bits: int, rng: np.random.Generator) -> None:
     """A slow search over the same clipping points finds no smaller error, and clipping beats equation 3."""
     w = rng.standard_t(3, size=(200, 3)).astype(np.float32)
@@ -41,6 +41,13 @@ def test_step_is_the_best_of_the_clipping_points(bits: int, rng: np.random.Gener
         mine = float(np.sum((np.asarray(q.value)[:, channel] - column) ** 2))
         assert mine == pytest.approx(min(errors), rel=1e-4)
         assert mine <= errors[-1] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("rule", "top"), [("paper", 127.0), ("aqt", 127.5)])
+def test_from_eight_bits_on_the_step_is_that_of_the_range_rule(rule, top: float, rng: np.random.Generator) -> None:
+    w = jnp.asarray(rng.normal(size=(50, 3)), jnp.float32)
+    step = quantize_weight(w, bits=8, axes=(0,), rule=rule).step
+    np.testing.assert_allclose(step, np.abs(w).max(axis=0, keepdims=True) / top, rtol=1e-6)
 
 
 def test_all_zero_channel_and_float() -> None:

@@ -37,10 +37,10 @@ def model_for(task: Task, **changes: Any) -> S5Model:
     return small_model(**{"d_in": task.d_in, "d_out": task.d_out, "layers": 1, **changes})
 
 
-def count_up(model: S5Model, opt_state: Any, *_: Any) -> tuple[S5Model, Any, float]:
+def count_up(model: S5Model, opt_state: Any, *_: Any) -> tuple[S5Model, Any, jax.Array]:
     """A training step that adds 1 to the decoder's offset; its loss is the new offset."""
     bias = model.decoder.bias + 1.0
-    return eqx.tree_at(lambda m: m.decoder.bias, model, bias), opt_state, float(bias[0])
+    return eqx.tree_at(lambda m: m.decoder.bias, model, bias), opt_state, bias[0]
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def scripted(monkeypatch: MonkeyPatch) -> Callable[..., tuple[TrainState, list[E
         monkeypatch.setattr(loop, "make_stepper", lambda *_: Stepper(count_up, optax.identity()))
         observer = Observer(epoch=lambda report, *_: reports.append(report))
         run = options.pop("run", None)
-        options = TrainOptions(**{"epochs": len(metrics), "batch_size": 6, **options})
-        return float_fit(zeroed(task), task, options, run=run, observer=observer), reports
+        training = TrainOptions(**{"epochs": len(metrics), "batch_size": 6, **options})
+        return float_fit(zeroed(task), task, training, run=run, observer=observer), reports
 
     return run
 
@@ -220,7 +220,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_valid_steps():
     @jax.jit
     def loss(x: jax.Array, y: jax.Array) -> jax.Array:
         return batch_loss(
-            model, x, y, lengths, jax.random.key(0),
+            model, x, y, jnp.asarray(lengths), jax.random.key(0),
             arithmetic=FloatArithmetic(), encoding=encoding, batch_stats=True,
         )[0]  # fmt: skip
 

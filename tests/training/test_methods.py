@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support import assert_same_bits, small_config, small_task
 
 from qs5.errors import UserError
 from qs5.model.arithmetic import FloatArithmetic
@@ -15,7 +16,6 @@ from qs5.training import methods, run
 from qs5.training.loop import Observer, StepReport
 from qs5.training.options import TrainOptions
 from qs5.training.recipe import Recipe
-from tests.support import assert_same_bits, small_config, small_task
 
 TASK = small_task()
 OPTIONS = TrainOptions(epochs=3, batch_size=8, ssm_lr=5e-3, lr=2e-2, warmup_epochs=0.0, eval_batch_size=10)

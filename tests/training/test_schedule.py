@@ -1,5 +1,6 @@
 """The learning rate at chosen steps."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -45,6 +46,6 @@ def test_warm_up_over_the_whole_run_reaches_the_peak_at_the_last_step():
 @pytest.mark.parametrize("quirks", [False, True])
 def test_beyond_the_end_the_rate_stays_at_the_lowest(quirks: bool):
     after = warmup_cosine(peak=1.0, low=0.1, warmup_steps=4, total_steps=12, official_quirks=quirks)(
-        np.array([12, 13, 100])
+        jnp.array([12, 13, 100])
     )
     np.testing.assert_allclose(after, 0.1, rtol=TOLERANCE)

@@ -1,19 +1,37 @@
-"""`DynamicArithmetic`: the paper's quantization. Dynamic per-tensor scales, fake-quant inside the parallel scan.
+"""`DynamicArithmetic`: the paper's quantization. Dynamic scales, quantized products inside the parallel scan.
 
-What shares one scale (the paper's code maps AQT's per-tensor scales over examples, and over steps in the SSM):
+Every product of the network (matrix or elementwise) quantizes both operands just before; everything else
+is float: bias and residual additions, sums of real and imaginary parts, statistics of the norms, GELU,
+sigmoid and the gate function h of qGELU, pooling, batch norm, discretization.
 
-| operation                  | activation                               | other operand                    |
-|----------------------------|------------------------------------------|----------------------------------|
-| dense (encoder, gate, ...) | one a sequence, over time and features   | weight: one                      |
-| B-bar u                    | one a sequence and step                  | re and im of B-bar: one each     |
-| C x                        | re and im of x: one a sequence and step  | re and im of C: one each         |
-| D u                        | one a sequence and step                  | D: one                           |
-| recurrence                 | see `dynamic_scan`                       |                                  |
-| gate product, qGELU, norm  | one a sequence, over time and features   | the same                         |
+| product                           | bits of the left, of the right operand            | share a scale    |
+|-----------------------------------|---------------------------------------------------|------------------|
+| x W: all dense layers             | act at the site of x; `<site>.weight`             | example; tensor  |
+| B-bar.re u, B-bar.im u            | ssm_act at the site of u; `<ssm>.Bu.weight`       | step; tensor     |
+| A * A, powers of Lambda-bar       | `<ssm>.state.weight` both                         | node; node       |
+| A * b, b a state                  | `<ssm>.state.weight`; ssm_act at `<ssm>.state`    | node; node       |
+| C.re x.re, C.im x.im              | ssm_act at `<ssm>.state_out`; `<ssm>.y.C`         | step; tensor     |
+| D u                               | ssm_act at the site of u; `<ssm>.y.D`             | step; tensor     |
+| layer norm: (x - mean) (scale / sigma) | act at the site of x, both                   | example; example |
+| qGELU: x h(x)                     | act at the site of x, both                        | example; example |
+| gate product                      | act at the site of each                           | example; example |
 
-Widths: weights by their own sites. Activations that meet B, C, D by the spec's ssm_act, all others by its act;
-an override of the activation's site comes before both. Float: bias, sums of real and imaginary parts, residual,
-statistics of norms, batch norm, pooling, soft GELU and sigmoid. Source: Q-S5 sections 3.1 and 3.2, and its code.
+One scale is shared by
+    example   all of (L, H) of one sequence, future included; a pooled vector (H,)
+    step      the features or modes of one time step of one sequence; both directions of a bidirectional layer
+    node      the modes at one node of the scan's tree, of one sequence; see `dynamic_scan`
+    tensor    the whole array; real and imaginary parts apart
+
+The residual stream and the state are kept in float: a product reads them at act (outside of the SSM) or
+ssm_act (in it), or at the bits of an override of their site. Sites that no product reads (`<ssm>.Bu`,
+`<ssm>.y` before a float GELU, `<layer>.gate` before the sigmoid, the logits) are float whatever the spec
+says.
+
+One departure from the paper's code: it also multiplies B-bar by the imaginary part of u, which is zero; at
+one bit its AQT turns that zero into 1/2.
+
+Source: Q-S5 section 3 and its code (kmheckel/Q-S5), which calls AQT under `vmap`: scales are "per tensor" of
+what the mapped function sees.
 """
 
 import operator
@@ -23,132 +41,127 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 
-from qs5.model import arithmetic as floats
+from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Normed, Signal
 from qs5.model.config import ModelConfig, Pooling
 from qs5.model.discretize import Complex
 from qs5.model.norms import LAYER_EPS, Norm, per_channel
 from qs5.model.operators import qgelu_gate
-from qs5.model.sites import Role, sites_of
 from qs5.quantization.dynamic_scan import ScanFormat, quantized_scan
-from qs5.quantization.fake_quant import Bilinear, DynamicFormat, product, quantize
-from qs5.quantization.spec import QuantSpec
+from qs5.quantization.fake_quant import Bilinear, DynamicFormat, Operand, product, quantize
+from qs5.quantization.spec import Bits, QuantSpec
 
 _FLOAT = FloatArithmetic()
 _STEP = (-1,)
-"""One scale for each sequence and time step."""
-
-
-def _sequence(x: jax.Array) -> tuple[int, ...]:
-    """One scale for each sequence: axes L and H of (L, B, H), or H of a pooled (B, H)."""
-    return (-3, -1) if x.ndim == 3 else (-1,)
+"""Axes that share a scale within one step of one example."""
 
 
 @dataclass(frozen=True)
 class DynamicArithmetic(Arithmetic):
-    """Operations of the paper. Hashable; build it with `DynamicArithmetic.of`."""
+    """Quantized products with dynamic scales and straight-through gradients. Hashable; build it with `of`."""
 
     spec: QuantSpec
-    sites: tuple[tuple[str, Role, int | None], ...]
-    """Name, role and bits of every site."""
+    config: ModelConfig
 
     @classmethod
     def of(cls, spec: QuantSpec, config: ModelConfig) -> "DynamicArithmetic":
-        """The arithmetic of a spec for a network. Raises UserError for an override that fits no site."""
+        """The arithmetic of a parallel spec for a network. Raises UserError if they do not fit."""
+        if spec.schedule != "parallel":
+            raise UserError(f"spec {spec.name}: dynamic scales need schedule=parallel, got {spec.schedule}")
         bits = spec.resolve(config)
-        return cls(spec, tuple((site.name, site.role, bits[site.name]) for site in sites_of(config)))
+        for site in bits:
+            other = site.replace(".state_out", ".state_reverse_out")
+            if bits[site] != bits.get(other, bits[site]):
+                raise UserError(
+                    f"spec {spec.name}: C reads both directions on one scale: give {site} and {other} the "
+                    f"same bits, got {bits[site]} and {bits[other]}"
+                )
+        return cls(spec, config)
 
     @cached_property
-    def _bits(self) -> dict[str, int | None]:
-        return {name: bits for name, _, bits in self.sites}
+    def _bits(self) -> dict[str, Bits]:
+        """Of weights, and of what products outside of the SSM read: for these the residual stream is act."""
+        return self.spec.replace(residual=self.spec.act, state=self.spec.ssm_act).resolve(self.config)
 
     @cached_property
-    def _roles(self) -> dict[str, Role]:
-        return {name: role for name, role, _ in self.sites}
+    def _ssm_bits(self) -> dict[str, Bits]:
+        """Of what products in the SSM read: for these the residual stream and the state are ssm_act."""
+        return self.spec.replace(residual=self.spec.ssm_act, state=self.spec.ssm_act).resolve(self.config)
 
-    def _activation_bits(self, site: str, role: Role) -> int | None:
-        """Bits of an activation as an operand: its site's, if the site has that role, else the spec's for the role."""
-        if self._roles[site] == role:
-            return self._bits[site]
-        return self.spec.ssm_act if role == "ssm_act" else self.spec.act
+    def _read(self, x: jax.Array, bits: Bits, axes: tuple[int, ...] | None) -> Operand:
+        return quantize(x, DynamicFormat(bits=bits, rule=self.spec.range_rule, axes=axes))
 
-    def _format(self, bits: int | None, axes: tuple[int, ...] | None) -> DynamicFormat:
-        return DynamicFormat(bits=bits, rule=self.spec.range_rule, axes=axes)
+    def _read_example(self, x: Signal) -> Operand:
+        """One scale an example, outside of the SSM."""
+        return self._read(x.value, self._bits[x.site], _example_axes(x.value))
 
-    def _product(
-        self, op: Bilinear, x: jax.Array, w: jax.Array, x_format: DynamicFormat, w_format: DynamicFormat
-    ) -> jax.Array:
-        """op(Q(x), Q(w)); the cotangent of a quantized backward pass shares scales as x does."""
-        axes = x_format.axes if self.spec.quantized_backward else None
-        return product(op, quantize(x, x_format), quantize(w, w_format), gradient_axes=axes)
+    def _weight(self, site: str, w: jax.Array) -> Operand:
+        return self._read(w, self._bits[site], None)
 
-    def _elementwise(self, x: jax.Array, y: jax.Array, bits: int | None) -> jax.Array:
-        """Product of two activations, one scale a sequence each."""
-        format_ = self._format(bits, _sequence(x))
-        return self._product(operator.mul, x, y, format_, format_)
+    def _product(self, op: Bilinear, a: Operand, b: Operand) -> jax.Array:
+        return product(op, a, b, quantized_backward=self.spec.quantized_backward)
 
-    # -- operations, in the order of the forward pass -----------------------------------------------------
-
-    def enter(self, site: str, x: jax.Array) -> Signal:
-        return Signal(x, site)
+    # -- products, in the order of the forward pass -------------------------------------------------------
 
     def dot(self, site: str, x: Signal, weight: jax.Array, bias: jax.Array | None) -> Signal:
-        x_format = self._format(self._activation_bits(x.site, "act"), _sequence(x.value))
-        w_format = self._format(self._bits[f"{site}.weight"], None)
-        y = self._product(operator.matmul, x.value, weight, x_format, w_format)
+        y = self._product(operator.matmul, self._read_example(x), self._weight(f"{site}.weight", weight))
         return Signal(y if bias is None else y + per_channel(bias, y), site)
 
     def norm(self, site: str, x: Signal, norm: Norm, *, batch_stats: bool) -> Normed:
-        """qLN: (x - mean) times (scale / sqrt(var + eps)), both quantized. Batch norm is float."""
-        if norm.mean is not None or self.spec.act is None:
+        bits = self._bits[x.site]
+        if norm.mean is not None or bits is None:
             return _FLOAT.norm(site, x, norm, batch_stats=batch_stats)
-        mean = jnp.mean(x.value, axis=-1, keepdims=True)
-        var = jnp.maximum(jnp.mean(x.value * x.value, axis=-1, keepdims=True) - mean * mean, 0.0)
-        gain = jax.lax.rsqrt(var + LAYER_EPS) * per_channel(norm.scale, x.value)
-        y = self._elementwise(x.value - mean, gain, self.spec.act)
+        # See FloatArithmetic.norm for the barrier.
+        factors = layer_norm_factors(jax.lax.optimization_barrier(x.value), norm)
+        y = self._product(operator.mul, *(self._read(f, bits, _example_axes(f)) for f in factors))
         return Normed(Signal(y if norm.bias is None else y + per_channel(norm.bias, y), site), None)
 
     def input_projection(self, site: str, u: Signal, B_bar: Complex) -> Signal:
-        u_format = self._format(self._activation_bits(u.site, "ssm_act"), _STEP)
-        w_format = self._format(self._bits[f"{site}.weight"], None)
-        parts = [self._product(operator.matmul, u.value, B.T, u_format, w_format) for B in B_bar]
+        u_q = self._read(u.value, self._ssm_bits[u.site], _STEP)
+        parts = [self._product(operator.matmul, u_q, self._weight(f"{site}.weight", w.T)) for w in B_bar]
         return Signal(jnp.concatenate(parts, axis=-1), site)
 
     def recurrence(
         self, site: str, Lambda_bar: Complex, Bu: Signal, x0: jax.Array | None, *, reverse: bool
     ) -> Signal:
         # Both directions of a bidirectional layer share one Lambda-bar, hence one weight site.
-        format_ = ScanFormat(
-            a_bits=self._bits[f"{site.removesuffix('_reverse')}.weight"],
-            state_bits=self._bits[f"{site}_out"],
+        a_bits, state_bits = self._bits[f"{site.removesuffix('_reverse')}.weight"], self._ssm_bits[site]
+        if a_bits is None and state_bits is None:
+            return _FLOAT.recurrence(site, Lambda_bar, Bu, x0, reverse=reverse)
+        format = ScanFormat(
+            a_bits=a_bits,
+            state_bits=state_bits,
             rule=self.spec.range_rule,
             quantized_backward=self.spec.quantized_backward,
         )
-        return Signal(quantized_scan(Lambda_bar, Bu.value, x0, format=format_, reverse=reverse), site)
+        return Signal(quantized_scan(Lambda_bar, Bu.value, x0, format=format, reverse=reverse), site)
 
     def output_projection(
         self, site: str, states: tuple[Signal, ...], u: Signal, C: Complex, D: jax.Array, *, factor: float
     ) -> Signal:
         M = states[0].value.shape[-1] // 2
-        re = jnp.concatenate([x.value[..., :M] for x in states], axis=-1)
-        im = jnp.concatenate([x.value[..., M:] for x in states], axis=-1)
-        x_format = self._format(self._bits[f"{states[0].site}_out"], _STEP)
-        C_format = self._format(self._bits[f"{site}.C"], None)
-        y = self._product(operator.matmul, re, C.re.T, x_format, C_format)
-        y = y - self._product(operator.matmul, im, C.im.T, x_format, C_format)
-        u_format = self._format(self._activation_bits(u.site, "ssm_act"), _STEP)
-        D_format = self._format(self._bits[f"{site}.D"], None)
-        direct = self._product(operator.mul, u.value, per_channel(D, u.value), u_format, D_format)
-        return Signal(factor * y + direct, site)
+        bits = self._ssm_bits[f"{states[0].site}_out"]
+        x_re = self._read(jnp.concatenate([x.value[..., :M] for x in states], axis=-1), bits, _STEP)
+        x_im = self._read(jnp.concatenate([x.value[..., M:] for x in states], axis=-1), bits, _STEP)
+        C_re, C_im = (self._weight(f"{site}.C", part.T) for part in C)
+        y = self._product(operator.matmul, x_re, C_re) - self._product(operator.matmul, x_im, C_im)
+        u_q = self._read(u.value, self._ssm_bits[u.site], _STEP)
+        Du = self._product(operator.mul, u_q, self._weight(f"{site}.D", per_channel(D, u.value)))
+        return Signal(factor * y + Du, site)
 
     def pointwise(self, site: str, name: str, x: Signal) -> Signal:
         if name != "qgelu":
             return _FLOAT.pointwise(site, name, x)
-        return Signal(self._elementwise(x.value, qgelu_gate(x.value), self._bits[site]), site)
+        h = Signal(qgelu_gate(x.value), x.site)
+        return self.multiply(site, x, h)
 
     def multiply(self, site: str, a: Signal, b: Signal) -> Signal:
-        # The product's own site lies on the (float) residual stream: the operands are what is quantized.
-        return Signal(self._elementwise(a.value, b.value, self._bits[b.site]), site)
+        return Signal(self._product(operator.mul, self._read_example(a), self._read_example(b)), site)
+
+    # -- what stays float ---------------------------------------------------------------------------------
+
+    def enter(self, site: str, x: jax.Array) -> Signal:
+        return _FLOAT.enter(site, x)
 
     def add(self, site: str, a: Signal, b: Signal) -> Signal:
         return _FLOAT.add(site, a, b)
@@ -160,7 +173,19 @@ class DynamicArithmetic(Arithmetic):
         return _FLOAT.pool(site, x, lengths, kind)
 
     def pair_features(self, site: str, x: Signal) -> Signal:
-        return Signal(floats.pair_features(x.value), site)
+        return _FLOAT.pair_features(site, x)
 
     def leave(self, x: Signal) -> jax.Array:
-        return x.value
+        return _FLOAT.leave(x)
+
+
+def layer_norm_factors(x: jax.Array, norm: Norm) -> tuple[jax.Array, jax.Array]:
+    """(x - mean, scale / sigma), each (L, B, H), of a layer norm over H: sigma^2 = E[x^2] - E[x]^2 + 1e-6."""
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    var = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
+    return x - mean, jax.lax.rsqrt(var + LAYER_EPS) * per_channel(norm.scale, x)
+
+
+def _example_axes(x: jax.Array) -> tuple[int, ...]:
+    """Axes that share a scale within one example: those of (L, B, H) or (B, H) other than B."""
+    return (-3, -1) if x.ndim == 3 else (-1,)

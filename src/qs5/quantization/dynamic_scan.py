@@ -1,8 +1,6 @@
-"""The recurrence as the paper quantizes it: inside the combine of the parallel prefix."""
+"""The recurrence as the paper quantizes it: inside the combine of a parallel prefix."""
 
-import operator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +12,14 @@ from qs5.quantization.fake_quant import DynamicFormat, Operand, product, quantiz
 
 @dataclass(frozen=True, kw_only=True)
 class ScanFormat:
-    """How the products of a scan are quantized. None bits: float."""
+    """How the products of a scan are quantized; None bits: float."""
 
     a_bits: int | None
     """Lambda-bar and its powers."""
     state_bits: int | None
-    """What Lambda-bar's powers are multiplied with."""
+    """What they are multiplied with."""
     rule: RangeRule
     quantized_backward: bool
-
-
-class ComplexOperand(NamedTuple):
-    """Real and imaginary part, each with a scale of its own."""
-
-    re: Operand
-    im: Operand
 
 
 def quantized_scan(
@@ -38,89 +29,78 @@ def quantized_scan(
 
         (A_i, b_i) o (A_j, b_j) = (A_j * A_i,  A_j * b_i + b_j)
 
-    Each complex `*` is four real products of operands quantized with fresh dynamic scales: one scale for
-    every node of the tree and every sequence, over the modes, real and imaginary parts apart. A has
-    `a_bits`, b `state_bits`. Sums are float. So powers of A are rounded anew at every level, the state itself
-    is never stored in few bits, and the result depends on the shape of the tree, hence on L.
+    Each complex `*` is four real products of operands quantized with fresh dynamic scales: one for every
+    node of the tree and every sequence, over the modes, real and imaginary parts apart. A has `a_bits`, b
+    `state_bits`. Sums are float. So powers of A are rounded anew at every level, the state itself is never
+    held in few bits, and the result depends on the shape of the tree, hence on L.
 
     a (M,), b (L, B, S) packed, x0 (B, S) the state before the first step, or None for zero: a * x0 is added
-    to the first b. Powers of A are (L, 1, M), the same for all sequences.
-    Source: Q-S5 section 3.1 and the paper's code, where the combine is that of `jax.lax.associative_scan`.
+    to the first b. The powers of A are the same for all sequences, (L, 1, 2, M).
+    Source: Q-S5 section 3.1; the paper's code, whose tree is that of `jax.lax.associative_scan`.
     """
-    M = b.shape[-1] // 2
-    A = Complex(*(jnp.broadcast_to(v, (b.shape[0], 1, M)) for v in (a.re[None, None], a.im[None, None])))
-    states = Complex(b[..., :M], b[..., M:])
+    L, batch, S = b.shape
+    A = jnp.broadcast_to(jnp.stack(a)[None, None], (L, 1, 2, S // 2))
+    # Axis 2 holds real and imaginary part, so that one reduction over the last axis gives both scales.
+    b = b.reshape(L, batch, 2, S // 2)
     if reverse:
-        states = _steps(states, slice(None, None, -1))
+        b = b[::-1]
     if x0 is not None:
-        start = Complex(x0[None, :, :M], x0[None, :, M:])
-        first = _advance(_read(_steps(A, slice(1)), format), start, _steps(states, slice(1)), format)
-        states = _join(first, _steps(states, slice(1, None)))
-    x = _prefix(A, states, format)
-    packed = jnp.concatenate([x.re, x.im], axis=-1)
-    return packed[::-1] if reverse else packed
+        start = x0.reshape(1, batch, 2, S // 2)
+        first = _advance(_read_a(A[:1], format), start, b[:1], format)
+        b = jnp.concatenate([first, b[1:]])
+    x = _prefix(A, b, format)
+    return (x[::-1] if reverse else x).reshape(L, batch, S)
 
 
-def _prefix(A: Complex, b: Complex, format: ScanFormat) -> Complex:
-    """Second halves of the prefix. The tree is that of `jax.lax.associative_scan`: combine neighbours, recurse
-    for every odd step, and continue from each odd step to the even one after it.
+def _prefix(A: jax.Array, b: jax.Array, format: ScanFormat) -> jax.Array:
+    """The states: b's half of the prefix. A (L, 1, 2, M), b (L, B, 2, M).
 
-    Down the tree, products of A are left out: no state reads them.
+    The tree is that of `jax.lax.associative_scan`: combine neighbours, recurse for every second step, go on
+    from each of these to the step after it. Going down, products of A are left out: no state reads them.
     """
-    L = b.re.shape[0]
+    L = b.shape[0]
     if L < 2:
         return b
-    even, odd = slice(0, L - 1, 2), slice(1, None, 2)
-    A_odd = _read(_steps(A, odd), format)
-    pairs = _advance(A_odd, _steps(b, even), _steps(b, odd), format)
-    after_odd = _prefix(_multiply(A_odd, _read(_steps(A, even), format), format), pairs, format)
-    if L == 2:
-        return _join(_steps(b, slice(1)), after_odd)
-    rest = slice(2, None, 2)
-    before_rest = _steps(after_odd, slice((L - 1) // 2))
-    after_rest = _advance(_read(_steps(A, rest), format), before_rest, _steps(b, rest), format)
-    return _interleave(_join(_steps(b, slice(1)), after_rest), after_odd)
+    pairs = L // 2
+    A_q = _read_a(A, format)
+    earlier, later = _rows(A_q, slice(0, 2 * pairs, 2)), _rows(A_q, slice(1, None, 2))
+    A_pairs = _multiply(later, earlier, format)
+    b_pairs = _advance(later, b[0 : 2 * pairs : 2], b[1::2], format)
+    # Without the barriers XLA computes a level again in each of the fusions that read it.
+    second = _prefix(*jax.lax.optimization_barrier((A_pairs, b_pairs)), format)
+    third = _advance(_rows(A_q, slice(2, None, 2)), second[: (L - 1) // 2], b[2::2], format)
+    return jax.lax.optimization_barrier(_interleave(jnp.concatenate([b[:1], third]), second))
 
 
-def _read(A: Complex, format: ScanFormat) -> ComplexOperand:
-    return _quantize(A, format.a_bits, format)
+def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Steps 0, 2, 4, ... and 1, 3, 5, ... in order; there may be one more of the first kind."""
+    n = second.shape[0]
+    both = jnp.stack([first[:n], second], axis=1).reshape(2 * n, *second.shape[1:])
+    return jnp.concatenate([both, first[n:]])
 
 
-def _quantize(x: Complex, bits: int | None, format: ScanFormat) -> ComplexOperand:
-    over_modes = DynamicFormat(bits=bits, rule=format.rule, axes=(-1,))
-    return ComplexOperand(quantize(x.re, over_modes), quantize(x.im, over_modes))
+def _over_modes(bits: int | None, format: ScanFormat) -> DynamicFormat:
+    return DynamicFormat(bits=bits, rule=format.rule, axes=(-1,))
 
 
-def _multiply(a: ComplexOperand, b: ComplexOperand, format: ScanFormat) -> Complex:
-    """Four quantized products, summed in float."""
-    axes = (-1,) if format.quantized_backward else None
-
-    def real(x: Operand, y: Operand) -> jax.Array:
-        return product(operator.mul, x, y, gradient_axes=axes)
-
-    return Complex(real(a.re, b.re) - real(a.im, b.im), real(a.re, b.im) + real(a.im, b.re))
+def _read_a(A: jax.Array, format: ScanFormat) -> Operand:
+    return quantize(A, _over_modes(format.a_bits, format))
 
 
-def _advance(A: ComplexOperand, x: Complex, b: Complex, format: ScanFormat) -> Complex:
+def _rows(A: Operand, rows: slice) -> Operand:
+    """Some steps of an operand; every step has scales of its own."""
+    return Operand(A.value[rows], A.format)
+
+
+def _multiply(a: Operand, b: Operand, format: ScanFormat) -> jax.Array:
+    return product(_complex_product, a, b, quantized_backward=format.quantized_backward)
+
+
+def _complex_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    a_re, a_im, b_re, b_im = a[:, :, 0], a[:, :, 1], b[:, :, 0], b[:, :, 1]
+    return jnp.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], axis=2)
+
+
+def _advance(A: Operand, x: jax.Array, b: jax.Array, format: ScanFormat) -> jax.Array:
     """A * x + b: the state after a node, from the state before it."""
-    rotated = _multiply(A, _quantize(x, format.state_bits, format), format)
-    return Complex(rotated.re + b.re, rotated.im + b.im)
-
-
-def _steps(x: Complex, steps: slice) -> Complex:
-    return Complex(x.re[steps], x.im[steps])
-
-
-def _join(x: Complex, y: Complex) -> Complex:
-    return Complex(jnp.concatenate([x.re, y.re]), jnp.concatenate([x.im, y.im]))
-
-
-def _interleave(even: Complex, odd: Complex) -> Complex:
-    """Steps 0, 2, 4, ... and 1, 3, 5, ... in order; there may be one more even step."""
-    return Complex(_weave(even.re, odd.re), _weave(even.im, odd.im))
-
-
-def _weave(even: jax.Array, odd: jax.Array) -> jax.Array:
-    n = odd.shape[0]
-    paired = jnp.stack([even[:n], odd], axis=1).reshape(2 * n, *odd.shape[1:])
-    return paired if even.shape[0] == n else jnp.concatenate([paired, even[n:]])
+    return _multiply(A, quantize(x, _over_modes(format.state_bits, format)), format) + b

@@ -1,15 +1,13 @@
 """Fake quantization with dynamic scales, and products of tensors quantized that way.
 
-    step = max|x| / edge(bits, rule)                      over the axes that share a scale
-    q    = clip(round(x / step), -(2^(bits-1) - 1), 2^(bits-1) - 1),      x ~ step q
-    a b  ~ (q_a q_b) step_a step_b
+    step = max|x| / edge(bits, rule)                       over the entries that share a scale
+    Q(x) = step clip(round(x / step), -(2^(bits-1) - 1), 2^(bits-1) - 1)
 
-Rounding is to nearest, ties to even. x / step is computed as x * (1 / step), as AQT does. A tensor of zeros
-takes max|x| := 1. One bit has no zero: q = -1/2 for x < 0, +1/2 for x >= 0, and step = max|x| (AQT's two
-levels). Integers are carried as float32: products of 8-bit ones are exact up to 2^24, and above that the
-rounding is that of a float product.
+Rounding is to nearest, ties to even. x / step is computed as x * (1 / step), as AQT does. Where all of x is
+zero, max|x| := 1. One bit has no zero: Q(x) = -step/2 for x < 0 and +step/2 for x >= 0, step = max|x| (AQT's
+two levels, under either range rule).
 
-Source: Q-S5 section 3.1 (equation 3: rule "paper"); AQT, as called by the paper's code: rule "aqt".
+Source: Q-S5 section 3.1, equation 3 (rule "paper"); AQT as the paper's code calls it (rule "aqt").
 """
 
 from collections.abc import Callable
@@ -21,114 +19,105 @@ import jax
 import jax.numpy as jnp
 
 from qs5.numerics.formats import RangeRule, edge
+from qs5.quantization.ste import replace_value
 
 _SMALLEST = 2.0**-109
-"""Tensors below it count as zero: the step, and one over it, stay normal float32 numbers at every width."""
+"""What is smaller counts as zero: then step and 1 / step are normal float32 numbers at 1 to 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicFormat:
-    """Bits (None: float) and range rule of a tensor, and which of its entries share one scale.
-
-    axes: negative numbers; entries that differ in these only share a scale. None: the whole tensor.
-    """
+    """Bits (None: float) and range rule of a tensor, and which of its entries share a scale."""
 
     bits: int | None
     rule: RangeRule
     axes: tuple[int, ...] | None = None
+    """Axes along which the scale is the same, counted from the end; None: all."""
 
 
-class Operand(eqx.Module):
-    """A tensor as a product reads it: real ~ step * codes.
-
-    `real` receives the gradient (straight-through); codes and step carry none.
-    """
-
-    real: jax.Array
-    codes: jax.Array
-    """Shape of `real`; `real` itself where the format is float."""
-    step: jax.Array
-    """Length 1 on the axes of the format; a scalar for a whole tensor."""
-    format: DynamicFormat = eqx.field(static=True)
-
-
-def quantize(x: jax.Array, format: DynamicFormat) -> Operand:
-    """x as an operand on its own dynamic grid."""
-    frozen = jax.lax.stop_gradient(x)
+def nearest(x: jax.Array, format: DynamicFormat) -> jax.Array:
+    """Q(x), of the shape of x."""
     if format.bits is None:
-        return Operand(x, frozen, jnp.ones((), x.dtype), format)
-    # A scan over few steps has slices without entries: their maximum needs an initial value.
-    top = jnp.max(jnp.abs(frozen), axis=format.axes, keepdims=format.axes is not None, initial=0.0)
-    step = jnp.where(top < _SMALLEST, 1.0, top) * (1.0 / edge(format.bits, format.rule))
-    return Operand(x, _codes(frozen * (1.0 / step), format.bits), step, format)
+        return x
+    # The last slice of a scan over few steps is empty: its maximum needs an initial value.
+    top = jnp.max(jnp.abs(x), axis=format.axes, keepdims=format.axes is not None, initial=0.0)
+    step = jnp.where(top < _SMALLEST, 1.0, top) / edge(format.bits, format.rule)
+    return _integers(x * (1.0 / step), format.bits) * step
 
 
-def _codes(scaled: jax.Array, bits: int) -> jax.Array:
+def _integers(scaled: jax.Array, bits: int) -> jax.Array:
     if bits == 1:
         return jnp.clip(jnp.floor(scaled) + 0.5, -0.5, 0.5)
     high = 2.0 ** (bits - 1) - 1.0
     return jnp.clip(jnp.round(scaled), -high, high)
 
 
-def nearest(x: jax.Array, format: DynamicFormat) -> jax.Array:
-    """step * q, the values x is replaced with; no gradient."""
-    quantized = quantize(x, format)
-    return quantized.codes * quantized.step
+class Operand(eqx.Module):
+    """One side of a product: a real array on the dynamic grid of its format.
+
+    The gradient goes straight through to the tensor it was made from; the scale gets none.
+    """
+
+    value: jax.Array
+    format: DynamicFormat = eqx.field(static=True)
+
+
+def quantize(x: jax.Array, format: DynamicFormat) -> Operand:
+    """Q(x) with the gradient of x."""
+    if format.bits is None:
+        return Operand(x, format)
+    return Operand(replace_value(x, nearest(jax.lax.stop_gradient(x), format)), format)
 
 
 Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
+"""Linear in each argument: `operator.mul`, `operator.matmul`. It must be defined at module level."""
 
 
-def product(op: Bilinear, a: Operand, b: Operand, *, gradient_axes: tuple[int, ...] | None) -> jax.Array:
-    """op(a, b) for a bilinear op, `operator.mul` or `operator.matmul`, of quantized operands.
+def product(op: Bilinear, a: Operand, b: Operand, *, quantized_backward: bool) -> jax.Array:
+    """y = op(a, b), where a is an activation and y has the axes of a.
 
-    forward:   y = op(q_a, q_b) step_a step_b
+    Backward, with g the cotangent of y, and op^T the transpose of op in one argument:
 
-    backward, with g the cotangent of y, and op^T the transpose of op in its first (second) argument:
-        float      da = op^T(g step_b, q_b),           db = op^T(q_a, g step_a)
-        quantized  da = op^T(Q(g step_b), Q(q_b)),     db = op^T(Q(q_a), Q(g step_a))
+        float      da = op^T(g, b),          db = op^T(a, g)
+        quantized  da = op^T(Q(g), Q(b)),    db = op^T(Q(a), Q(g))
 
-    Float is the gradient of op at the quantized operands, passed straight through the quantizers. In the
-    quantized backward pass Q is the quantizer of this module with max(bits of a, bits of b), a new dynamic
-    scale over `gradient_axes` for the cotangent and over the operand's own axes for its integers, so that
-    these are rounded a second time. Sums over broadcast axes are taken in float, after Q.
+    with max(bits of a, bits of b) and the range rule of a. g shares scales as a does. a and b are rounded a
+    second time. Sums over axes that op broadcasts are taken last, in float.
 
-    gradient_axes: None for the float backward pass.
-    Source: Q-S5 quantizes the backward pass by AQT's `fully_quantized(bwd_bits=max(bits))`.
+    Source: the paper's code (AQT, bwd_bits = max(bits)), which quantizes g step_b and a / step_a. Dynamic
+    scales make that the same: Q(s x) = s Q(x) for an s > 0 that is constant where the scale is (at one bit:
+    except where all of x is zero).
     """
-    if a.format.bits is None and b.format.bits is None:
-        return op(a.real, b.real)
-    return _product(op, gradient_axes, a, b)
+    if not quantized_backward or (a.format.bits is None and b.format.bits is None):
+        return op(a.value, b.value)
+    bits = max(f.bits for f in (a.format, b.format) if f.bits is not None)
+    return _product(op, replace(a.format, bits=bits), replace(b.format, bits=bits), a.value, b.value)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _product(op: Bilinear, gradient_axes: tuple[int, ...] | None, a: Operand, b: Operand) -> jax.Array:
-    return op(a.codes, b.codes) * (a.step * b.step)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _product(
+    op: Bilinear, a_format: DynamicFormat, b_format: DynamicFormat, a: jax.Array, b: jax.Array
+) -> jax.Array:
+    return op(a, b)
 
 
 def _forward(
-    op: Bilinear, gradient_axes: tuple[int, ...] | None, a: Operand, b: Operand
-) -> tuple[jax.Array, tuple[Operand, Operand]]:
-    return _product(op, gradient_axes, a, b), (a, b)
+    op: Bilinear, a_format: DynamicFormat, b_format: DynamicFormat, a: jax.Array, b: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return op(a, b), (a, b)
 
 
 def _backward(
-    op: Bilinear, gradient_axes: tuple[int, ...] | None, saved: tuple[Operand, Operand], g: jax.Array
-) -> tuple[Operand, Operand]:
-    a, b = saved
-    g_a, g_b, q_a, q_b = g * b.step, g * a.step, a.codes, b.codes
-    if gradient_axes is not None:
-        bits = max(f.bits for f in (a.format, b.format) if f.bits is not None)
-        of_gradient = DynamicFormat(bits=bits, rule=a.format.rule, axes=gradient_axes)
-        g_a, g_b = nearest(g_a, of_gradient), nearest(g_b, of_gradient)
-        q_a, q_b = (nearest(x.codes, replace(x.format, bits=bits)) for x in (a, b))
-    (da,) = jax.linear_transpose(lambda x: op(x, q_b), a.codes)(g_a)
-    (db,) = jax.linear_transpose(lambda x: op(q_a, x), b.codes)(g_b)
-    return _cotangent(a, da), _cotangent(b, db)
-
-
-def _cotangent(x: Operand, d: jax.Array) -> Operand:
-    return Operand(d, jnp.zeros_like(x.codes), jnp.zeros_like(x.step), x.format)
+    op: Bilinear,
+    a_format: DynamicFormat,
+    b_format: DynamicFormat,
+    saved: tuple[jax.Array, jax.Array],
+    g: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    a, b, g = nearest(saved[0], a_format), nearest(saved[1], b_format), nearest(g, a_format)
+    (da,) = jax.linear_transpose(lambda x: op(x, b), a)(g)
+    (db,) = jax.linear_transpose(lambda x: op(a, x), b)(g)
+    return da, db
 
 
 _product.defvjp(_forward, _backward)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qs5.numerics.formats import QFormat
-from qs5.quantization.ste import replace_value, round_half_up
+from qs5.quantization.ste import round_half_up
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,28 @@ def to_grid(x: jax.Array, grid: Grid) -> jax.Array:
     Exact for x on any power-of-two grid: scaling by a power of two and rounding commute with float32.
     """
     step = grid.step_for(x)
+    return _to_grid(x, jnp.asarray(step), float(grid.format.low), float(grid.format.high))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _to_grid(x: jax.Array, step: jax.Array, low: float, high: float) -> jax.Array:
+    return jnp.clip(round_half_up(x * (1.0 / step)), low, high) * step
+
+
+def _to_grid_forward(x: jax.Array, step: jax.Array, low: float, high: float) -> tuple[jax.Array, Any]:
     scaled = x * (1.0 / step)
-    inside = jnp.clip(scaled, grid.format.low, grid.format.high)
-    return replace_value(inside, round_half_up(inside)) * step
+    inside = (scaled >= low) & (scaled <= high)
+    y = jnp.clip(round_half_up(scaled), low, high) * step
+    # Written to memory once: without the barrier XLA's CPU backend recomputes the whole chain of rounded
+    # tensors inside every reduction that the gradient needs, which costs ten times the step.
+    return jax.lax.optimization_barrier((y, inside))
+
+
+def _to_grid_backward(low: float, high: float, inside: jax.Array, g: jax.Array) -> tuple[jax.Array, None]:
+    return jnp.where(inside, g, 0.0), None
+
+
+_to_grid.defvjp(_to_grid_forward, _to_grid_backward)
 
 
 def codes(x: jax.Array, grid: Grid) -> jax.Array:

@@ -27,8 +27,12 @@ from qs5.model.recurrence import scan_sequential
 from qs5.quantization import integer_ops as ints
 from qs5.quantization.grids import Grid, GridPlan, codes, to_grid
 from qs5.quantization.spec import QuantSpec
-from qs5.quantization.ste import replace_value, round_half_up
+from qs5.quantization.ste import replace_value_inside, round_half_up
 from qs5.quantization.weights import QuantizedWeight, mantissa_shift, quantize_eigenvalues, quantize_weight
+
+
+WIDE = 2**30
+"""A bound that no accumulator in use reaches: saturation to a site's format comes after it."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,11 @@ class StaticArithmetic(Arithmetic):
         return Signal(real if grid is None else to_grid(real, grid), site)
 
     def _exactly(self, site: str, real: jax.Array, q: jax.Array) -> Signal:
-        """Integers q (int32) as the value, the gradient of `real` on the same grid."""
+        """Integers q (int32, not yet saturated) as the value, the gradient of `real` inside the range."""
         grid = self._grids[site]
-        value = q.astype(jnp.float32) * grid.step_for(q)
-        return Signal(replace_value(to_grid(real, grid), value), site)
+        low, high = grid.format.low, grid.format.high
+        value = jnp.clip(q, low, high).astype(jnp.float32) * grid.step_for(q)
+        return Signal(replace_value_inside(real, value, (q >= low) & (q <= high)), site)
 
     def _weight(self, site: str, w: jax.Array, axes: tuple[int, ...]) -> QuantizedWeight:
         return quantize_weight(w, bits=self._bits[site], axes=axes, rule=self.spec.range_rule)
@@ -91,9 +96,7 @@ class StaticArithmetic(Arithmetic):
         grid = self._grids[site]
         M, shift = mantissa_shift(step / grid.step)
         M, shift = per_channel(M, acc), per_channel(shift, acc)
-        return self._exactly(
-            site, real, ints.requantize(acc, M, shift, low=grid.format.low, high=grid.format.high)
-        )
+        return self._exactly(site, real, ints.requantize(acc, M, shift, low=-WIDE, high=WIDE))
 
     def norm(self, site: str, x: Signal, norm: Norm, *, batch_stats: bool) -> Normed:
         value = jax.lax.optimization_barrier(x.value)
@@ -111,7 +114,7 @@ class StaticArithmetic(Arithmetic):
         inverse = 1.0 / target.step
         a = ints.fixed_affine(gain * (source.step * inverse), offset * inverse)
         per_last = ints.Affine(*(per_channel(v, q) for v in a))
-        y = ints.affine(q.astype(jnp.int32), per_last, low=target.format.low, high=target.format.high)
+        y = ints.affine(q.astype(jnp.int32), per_last, low=-WIDE, high=WIDE)
         return Normed(self._exactly(site, real, y), None)
 
     def input_projection(self, site: str, u: Signal, B_bar: Complex) -> Signal:
@@ -201,10 +204,10 @@ class StaticArithmetic(Arithmetic):
         # A table over all codes of the input, as a device has it: 2^bits entries, made by the same function.
         source = self._grids[x.site]
         entries = jnp.arange(source.format.low, source.format.high + 1).astype(jnp.float32)
-        table = to_grid(POINTWISE[name](entries * source.step), self._grids[site])
+        target = self._grids[site]
+        table = round_half_up(POINTWISE[name](entries * source.step) / target.step).astype(jnp.int32)
         index = codes(x.value, source).astype(jnp.int32) - source.format.low
-        value = jnp.take(table, index, axis=0, mode="clip")
-        return Signal(replace_value(to_grid(real, self._grids[site]), value), site)
+        return self._exactly(site, real, jnp.take(table, index, axis=0, mode="clip"))
 
     def multiply(self, site: str, a: Signal, b: Signal) -> Signal:
         # Exact as it is: two operands of at most 12 bits each on power-of-two grids.

@@ -10,6 +10,9 @@ from qs5.numerics.formats import QFormat, RangeRule, edge
 from qs5.numerics.multiplier import MANTISSA_BITS
 from qs5.quantization.ste import replace_value, round_half_up
 
+FULL_RANGE_FROM = 8
+"""From this width on nothing is clipped: the search would cost time in every step and gain next to nothing."""
+
 _CLIP_RATIOS = np.linspace(0.3, 1.0, 15, dtype=np.float32)
 """Clipping points tried, as fractions of max|w|."""
 
@@ -30,9 +33,10 @@ class QuantizedWeight(NamedTuple):
 def quantize_weight(
     w: jax.Array, *, bits: int | None, axes: tuple[int, ...], rule: RangeRule
 ) -> QuantizedWeight:
-    """codes = clip(round(w / step)), step = r max|w| / edge over `axes`, r the ratio of least square error.
+    """codes = clip(round(w / step)), step = r max|w| / edge over `axes`.
 
-    Equation 3 of the paper has r = 1; at few bits that wastes most codes on the tails. None bits: float.
+    r = 1 from 8 bits on, as in equation 3 of the paper; below, where that wastes most codes on the tails, the
+    ratio of least square error. None bits: float.
     """
     if bits is None:
         return QuantizedWeight(w, w, jnp.ones_like(w))
@@ -42,7 +46,8 @@ def quantize_weight(
     if bits == 1:
         codes, step = jnp.where(frozen >= 0.0, 1.0, -1.0), 0.5 * top
     else:
-        step = best_step(frozen, top / edge(bits, rule), bits=bits, axes=axes)
+        full = top / edge(bits, rule)
+        step = best_step(frozen, full, bits=bits, axes=axes) if bits < FULL_RANGE_FROM else full
         codes = round_codes(frozen, step, bits)
     return QuantizedWeight(replace_value(w, codes * step), codes, step)
 

@@ -159,6 +159,7 @@ def fit_run(
 ) -> S5Model:
     """Fit `model` and keep the run's folder up to date after every epoch."""
     steps_per_epoch(task, info.recipe.train)  # an impossible recipe must not leave a folder behind
+    record.commit()  # the code that is loaded now is the code that runs
     if not run.check_resumable(out, info):
         run.write_run(out, info)
 

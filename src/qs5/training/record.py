@@ -1,6 +1,7 @@
 """`RunRecord`: one JSON line for every result, with everything needed to make it again."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -73,14 +74,25 @@ def command_line() -> str:
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
+@functools.cache
 def commit() -> str:
-    """The commit of the working tree the package runs from, `-dirty` appended; the version if installed."""
+    """The commit of the working tree the package runs from, `-dirty` appended; "unknown" if installed.
+
+    Asked once a process: a long run keeps the code it started with, whatever is committed meanwhile.
+    """
     try:
         # An installed package may lie inside the checkout of something else, which does not track it.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
+        return _version()
+
+
+def _version() -> str:
+    try:
         return f"version {importlib.metadata.version('qs5')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _git(*arguments: str) -> str:

@@ -53,7 +53,8 @@ def info_of(recipe: Recipe, task: Task, **more: Any) -> RunInfo:
     return RunInfo(
         recipe=recipe,
         data=task.identity,
-        encoding=dataclasses.asdict(task.encoding),
+        # Lists, as JSON gives them back.
+        encoding={name: list(numbers) for name, numbers in dataclasses.asdict(task.encoding).items()},
         classes=task.classes,
         **more,
     )

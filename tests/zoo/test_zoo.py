@@ -1,0 +1,76 @@
+"""The zoo: every entry loads, says what it is, and is as good as its card says."""
+
+import dataclasses
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qs5 import tasks, zoo
+from qs5.quantization.spec import spec_of
+from qs5.tasks.task import Task
+from qs5.training import methods, run
+
+FIRST = 500
+"""Test images of the quick check."""
+QUICK_FLOOR = 0.98
+FLOOR = 0.9945
+"""Test accuracy of smnist-float on all 10,000 images that the project promises."""
+PTQ_DROP = 0.003
+"""Accuracy that W8A8Abar16 by PTQ alone may cost."""
+PUBLISHED_PARAMETERS = 138_634
+
+
+@pytest.fixture(scope="module")
+def smnist() -> Task:
+    """MNIST's test images, with nothing to download."""
+    return tasks.load("smnist", parts="embedded")
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_entry_is_a_run_with_a_card(name: str) -> None:
+    folder = zoo.find(name)
+    assert folder is not None
+    info, stored = run.read_run(folder), run.read_model(folder)
+    assert stored.model.config == info.recipe.model
+    card = (folder / "CARD.md").read_text()
+    for word in ("Data", "Recipe", "Seed", "Test accuracy", f"{stored.model.parameter_count:,}"):
+        assert word in card
+
+
+def test_smnist_float_is_the_papers_model() -> None:
+    folder = zoo.find("smnist-float")
+    assert folder is not None
+    assert run.read_model(folder).model.parameter_count == PUBLISHED_PARAMETERS
+
+
+@pytest.mark.parametrize("spec", ["float", "W8A8Abar16,exact=true"])
+def test_smnist_float_on_the_first_images(spec: str, smnist: Task) -> None:
+    accuracy = _judge("smnist-float", spec, smnist, first=FIRST)
+    assert accuracy >= QUICK_FLOOR
+
+
+@pytest.mark.slow
+def test_smnist_float_and_its_exact_ptq_on_all_test_images(smnist: Task) -> None:
+    full = _judge("smnist-float", "float", smnist)
+    assert full >= FLOOR
+    folder = zoo.find("smnist-float")
+    assert folder is not None
+    claimed = re.search(r"Test accuracy: \*\*([0-9.]+) %\*\*", (folder / "CARD.md").read_text())
+    assert claimed is not None and round(100 * full, 2) == float(claimed.group(1))
+    assert _judge("smnist-float", "W8A8Abar16,exact=true", smnist) >= full - PTQ_DROP
+
+
+def _judge(name: str, text: str, task: Task, *, first: int | None = None) -> float:
+    folder = zoo.find(name)
+    assert folder is not None
+    info, model = run.read_run(folder), run.read_model(folder).model
+    if first is not None:
+        task = dataclasses.replace(task, test=task.test.take(np.arange(first)))
+    if text == "float":
+        return methods.judge(model, task, info=info).value
+    with tempfile.TemporaryDirectory() as out:
+        ptq = methods.ptq(model, task, spec_of(text), parent=info, name=name, out=Path(out))
+    return methods.judge(model, task, info=ptq).value
