@@ -181,4 +181,4 @@ def test_without_git_the_record_names_the_version(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(record.subprocess, "run", missing)
     monkeypatch.setattr(record.importlib.metadata, "version", lambda name: f"9.9 of {name}")
-    assert record.commit() == "version 9.9 of qs5"
+    assert record.commit.__wrapped__() == "version 9.9 of qs5"

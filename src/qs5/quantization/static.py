@@ -30,7 +30,6 @@ from qs5.quantization.spec import QuantSpec
 from qs5.quantization.ste import replace_value_inside, round_half_up
 from qs5.quantization.weights import QuantizedWeight, mantissa_shift, quantize_eigenvalues, quantize_weight
 
-
 WIDE = 2**30
 """A bound that no accumulator in use reaches: saturation to a site's format comes after it."""
 

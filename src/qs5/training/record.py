@@ -76,7 +76,7 @@ def command_line() -> str:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the working tree the package runs from, `-dirty` appended; "unknown" if installed.
+    """The commit of the working tree the package runs from, `-dirty` appended; the version if installed.
 
     Asked once a process: a long run keeps the code it started with, whatever is committed meanwhile.
     """
