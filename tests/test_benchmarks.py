@@ -18,7 +18,9 @@ def test_ratios_and_medians() -> None:
 
         return call
 
-    timings = interleave({"one": sleeper("one", 0.02), "two": sleeper("two", 0.04)}, reference="one", rounds=5)
+    timings = interleave(
+        {"one": sleeper("one", 0.02), "two": sleeper("two", 0.04)}, reference="one", rounds=5
+    )
     assert timings["one"].ratio == 1.0
     assert abs(timings["two"].ratio - 2.0) < 2.0 * SLACK
     assert abs(timings["two"].seconds - 0.04) < 0.04 * SLACK

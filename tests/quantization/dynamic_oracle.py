@@ -53,13 +53,11 @@ class Quantizer:
         self, a: np.ndarray, b: np.ndarray, a_bits: int | None, b_bits: int | None
     ) -> np.ndarray:
         """a * b of two complex vectors, as four products of quantized real ones."""
-        a_re, a_im = self.tensor(a.real, a_bits), self.tensor(a.imag, a_bits)
-        b_re, b_im = self.tensor(b.real, b_bits), self.tensor(b.imag, b_bits)
+        a_re, a_im = self.tensor(np.real(a), a_bits), self.tensor(np.imag(a), a_bits)
+        b_re, b_im = self.tensor(np.real(b), b_bits), self.tensor(np.imag(b), b_bits)
         return (a_re * b_re - a_im * b_im) + 1j * (a_re * b_im + a_im * b_re)
 
-    def states(
-        self, a: np.ndarray, b: np.ndarray, a_bits: int | None, state_bits: int | None
-    ) -> np.ndarray:
+    def states(self, a: np.ndarray, b: np.ndarray, a_bits: int | None, state_bits: int | None) -> np.ndarray:
         """States (L, B, M) of the quantized scan, complex: a (M,), b (L, B, M). One sequence at a time."""
 
         def combine(i: Any, j: Any) -> Any:
@@ -81,7 +79,7 @@ def prefix(elements: Sequence[Any], combine: Callable[[Any, Any], Any]) -> Rows:
 
 def pack(z: np.ndarray) -> np.ndarray:
     """Complex (..., M) to real (..., S)."""
-    return np.concatenate([z.real, z.imag], axis=-1)
+    return np.concatenate([np.real(z), np.imag(z)], axis=-1)
 
 
 def unpack(x: Any) -> np.ndarray:

@@ -84,9 +84,12 @@ def test_the_scan_and_its_quantized_gradients(widths: tuple[int, int], rng: np.r
     """
     L, B, M = 7, 3, 5
     a = 0.95 * np.exp(1j * rng.uniform(0.1, 3.0, M))
-    inputs = [jnp.asarray(v, jnp.float32) for v in (a.real, a.imag, *rng.normal(size=(2, L, B, M)))]
+    inputs = [jnp.asarray(v, jnp.float32) for v in (np.real(a), np.imag(a), *rng.normal(size=(2, L, B, M)))]
     g = jnp.asarray(rng.normal(size=(L, B, 2 * M)), jnp.float32)
-    by_powers, by_states = multiply_by(aqt_of((widths[0],) * 2, "aqt")), multiply_by(aqt_of(widths, "aqt"))
+    by_powers, by_states = (
+        multiply_by(aqt_of((widths[0], widths[0]), "aqt")),
+        multiply_by(aqt_of(widths, "aqt")),
+    )
 
     def star(multiply: Any, p: Complex, q: Complex) -> Complex:
         re = multiply(p.re, q.re) - multiply(p.im, q.im)

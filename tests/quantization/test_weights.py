@@ -47,7 +47,9 @@ def test_step_is_the_best_of_the_clipping_points(bits: int, rng: np.random.Gener
 
 
 @pytest.mark.parametrize(("rule", "top"), [("paper", 127.0), ("aqt", 127.5)])
-def test_from_eight_bits_on_the_step_is_that_of_the_range_rule(rule, top: float, rng: np.random.Generator) -> None:
+def test_from_eight_bits_on_the_step_is_that_of_the_range_rule(
+    rule, top: float, rng: np.random.Generator
+) -> None:
     w = jnp.asarray(rng.normal(size=(50, 3)), jnp.float32)
     step = quantize_weight(w, bits=8, axes=(0,), rule=rule).step
     np.testing.assert_allclose(step, np.abs(w).max(axis=0, keepdims=True) / top, rtol=1e-6)

@@ -230,3 +230,17 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_valid_steps():
     np.testing.assert_allclose(loss(x, y), expected, rtol=STATISTICS_TOLERANCE)
     padding = np.arange(5)[None, :, None] >= lengths[:, None, None]
     assert loss(np.where(padding, np.float32(9.0), x), np.where(padding, np.float32(1e6), y)) == loss(x, y)
+
+
+def test_training_that_diverges_is_an_error_that_says_so():
+    """Targets of NaN make every validation metric NaN: no epoch can be the best one."""
+    y = np.full((8, 12, 1), np.nan, np.float32)
+    x = np.zeros((8, 12, 1), np.float32)
+    split = Split(x=x, y=y, lengths=None)
+    task = small_task(
+        train=split, validation=split, test=split, classes=None, objective="regression", metric="rmse"
+    )
+    model = small_model(d_in=1, d_out=1, layers=1, head="regression")
+    options = TrainOptions(epochs=1, batch_size=8, warmup_epochs=0.0)
+    with pytest.raises(UserError, match="training diverged"):
+        fit(model, task, arithmetic_for=lambda _: FloatArithmetic(), options=options)

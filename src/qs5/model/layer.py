@@ -49,7 +49,6 @@ class Context(NamedTuple):
 
     arithmetic: Arithmetic
     config: ModelConfig
-    dropout: bool
     batch_stats: bool
 
 
@@ -100,8 +99,6 @@ def _activate(layer: Layer, y: Signal, *, context: Context, name: str, key: jax.
 
 def _drop(x: Signal, context: Context, key: jax.Array | None) -> Signal:
     rate = context.config.dropout
-    if not context.dropout or rate == 0.0:
+    if key is None or rate == 0.0:
         return x
-    if key is None:
-        raise ValueError("dropout in training mode needs a random key: pass key= to forward()")
     return context.arithmetic.dropout(x, key, rate)

@@ -114,10 +114,8 @@ def _backward(
     saved: tuple[jax.Array, jax.Array],
     g: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    a, b, g = nearest(saved[0], a_format), nearest(saved[1], b_format), nearest(g, a_format)
-    (da,) = jax.linear_transpose(lambda x: op(x, b), a)(g)
-    (db,) = jax.linear_transpose(lambda x: op(a, x), b)(g)
-    return da, db
+    _, transpose = jax.vjp(op, nearest(saved[0], a_format), nearest(saved[1], b_format))
+    return transpose(nearest(g, a_format))
 
 
 _product.defvjp(_forward, _backward)

@@ -140,6 +140,11 @@ def fit(
             state = _epoch(state, stepper, task, arithmetic_for(state.model), options, observer)
             if checkpoints:
                 checkpoints.save(state)
+    if state.best_epoch == 0:
+        raise UserError(
+            f"training diverged: no epoch gave a finite validation {task.metric}; lower the learning rates "
+            "(--train.ssm-lr, --train.lr) or clip the gradient (--train.clip-norm)"
+        )
     return state
 
 
