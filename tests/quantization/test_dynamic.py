@@ -80,6 +80,21 @@ def test_dense(site: str, source: str, shape: tuple[int, ...], kept: tuple[int, 
     assert_close(got.value, expected)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_the_gradient_of_a_dense_weight(quantized: bool) -> None:
+    """Quantized backward: a scale an example for the cotangent, which is summed over examples after that."""
+    x, W, g = normal(1, L, B, 3), normal(2, 3, 4), normal(3, L, B, 4)
+    g *= 10.0 ** np.arange(B)[None, :, None]
+    Q, wider = Quantizer("aqt"), max(WIDTHS["act"], WIDTHS["dense"])
+    x_q, g_q = Q.groups(x, WIDTHS["act"], (1,)), g.astype(np.float64)
+    if quantized:
+        x_q, g_q = Q.groups(x_q, wider, (1,)), Q.groups(g, wider, (1,))
+    arithmetic = distinct(quantized_backward=quantized)
+    _, pull = jax.vjp(lambda W: arithmetic.dot("encoder", signal(x, "input"), W, None).value, jnp.asarray(W))
+    expected = np.einsum("lbi,lbo->io", x_q, g_q)
+    assert_close(pull(jnp.asarray(g))[0] / 100, expected / 100, NETWORK_TOLERANCE)
+
+
 def test_input_projection() -> None:
     u, re, im = normal(1, L, B, 6), normal(2, 4, 6), normal(3, 4, 6)
     Q = Quantizer("aqt")

@@ -95,8 +95,9 @@ def test_worked_examples(bits: int | None, rule: RangeRule, x: list[float], expe
     np.testing.assert_allclose(got, array(expected), rtol=VALUE_TOLERANCE, atol=0)
 
 
-def test_nothing_to_quantize_is_no_error() -> None:
-    assert nearest(jnp.zeros((0, 2, 3)), form(8, axes=(-1,))).shape == (0, 2, 3)
+@pytest.mark.parametrize("axes", [None, (-3, -1), (-1,)])
+def test_nothing_to_quantize_is_no_error(axes: tuple[int, ...] | None) -> None:
+    assert nearest(jnp.zeros((0, 2, 3)), form(8, axes=axes)).shape == (0, 2, 3)
 
 
 @pytest.mark.parametrize(("axes", "kept"), [(None, ()), ((-1,), (0, 1)), ((-3, -1), (1,))])

@@ -39,7 +39,7 @@ def nearest(x: jax.Array, format: DynamicFormat) -> jax.Array:
     """Q(x), of the shape of x."""
     if format.bits is None:
         return x
-    # The last slice of a scan over few steps is empty: its maximum needs an initial value.
+    # The maximum of no numbers needs an initial value: the last slice of a scan over few steps is empty.
     top = jnp.max(jnp.abs(x), axis=format.axes, keepdims=format.axes is not None, initial=0.0)
     step = jnp.where(top < _SMALLEST, 1.0, top) / edge(format.bits, format.rule)
     return _integers(x * (1.0 / step), format.bits) * step
