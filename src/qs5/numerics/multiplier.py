@@ -51,8 +51,3 @@ def requantize(acc: np.ndarray, multiplier: FixedPointMultiplier, *, low: int, h
     M, s = np.asarray(multiplier.M, np.int64), np.asarray(multiplier.shift, np.int64)
     half = np.left_shift(np.int64(1), s - 1)
     return np.clip((np.asarray(acc, np.int64) * M + half) >> s, low, high)
-
-
-def round_half_up(x: np.ndarray) -> np.ndarray:
-    """floor(x + 1/2)."""
-    return np.floor(x + 0.5)
