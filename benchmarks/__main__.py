@@ -30,7 +30,7 @@ def main() -> None:
         "machine": record.machine(),
         "commit": record.commit(),
         "rounds": rounds,
-        "command": "make bench",
+        "command": f"python -m benchmarks --rounds {rounds}",
     }
     header = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     about = (

@@ -187,3 +187,10 @@ def test_malloc_opt_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("QS5_MALLOC", "default")
     assert tune_malloc() is False
+
+
+def test_tensorboard_files_are_written_where_asked(tmp_path: Path) -> None:
+    tiny = [a if a != "2" else "1" for a in TINY]
+    assert main(["train", "digits", "--out", str(tmp_path / "run"), "--tensorboard", *tiny]) == 0
+    events = list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+    assert len(events) == 1 and b"train_loss" in events[0].read_bytes()

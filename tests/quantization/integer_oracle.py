@@ -1,5 +1,6 @@
 """The exact forward pass of a pre-norm, batch-norm network again, in 64-bit NumPy integers, written from the
-definitions: an oracle for `StaticArithmetic(exact)`. Only the codes and steps of the weights are shared.
+definitions: an oracle for `StaticArithmetic(exact)`. Shared are only the constants: codes and steps of the
+weights, and the multiplier, offset and shift that batch norm folds into (tested on their own).
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ import pytest
 
 from qs5.quantization.weights import quantize_eigenvalues, quantize_weight
 
-FLOAT32 = 1e-4
+FLOAT32 = 1e-5
 """Relative: sums of squares of float32 differences, against float64."""
 
 
