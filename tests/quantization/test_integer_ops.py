@@ -69,10 +69,11 @@ def test_mean_over_time_rounds_halves_up(lengths: list[int] | None, rng: np.rand
     np.testing.assert_array_equal(np.asarray(got), expected)
 
 
+@pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("a_bits", "state_high"), [(16, 32767), (8, 32767), (8, 127), (4, 32767)])
 def test_recurrence_equals_a_loop_over_python_integers(
-    a_bits: int, state_high: int, reverse: bool, rng: np.random.Generator
+    a_bits: int, state_high: int, reverse: bool, jitted: bool, rng: np.random.Generator
 ) -> None:
     L, M = 40, 3
     high = 2 ** (a_bits - 1) - 1
@@ -81,17 +82,21 @@ def test_recurrence_equals_a_loop_over_python_integers(
     M_step, shift = (1, a_bits - 1) if a_bits == 16 else (int(rng.integers(2**14, 2**15)), 14 + a_bits - 1)
     b, x0 = (rng.integers(-state_high, state_high + 1, s) for s in ((L, 1, 2 * M), (1, 2 * M)))
     step = np.exp2(rng.integers(-12, 1, M)).repeat(2).reshape(M, 2).T.reshape(-1).astype(np.float32)
-    as_array = (lambda v: v) if a_bits == 16 else jnp.int32
-    ints = _rotation(a, M=as_array(M_step), shift=as_array(shift), step=step)
+    ints = _rotation(a, M=M_step, shift=shift, step=step)
+    power = shift if a_bits == 16 else None
     real = [jnp.asarray(v, jnp.float32) for v in (a[0][None], a[1][None], b * step, x0 * step)]
-    got = np.asarray(ops.exact_recurrence(*real, ints, state_high, reverse)) / step
+
+    def run(*arrays: Any) -> jax.Array:
+        return ops.exact_recurrence(*arrays, power, state_high, reverse)
+
+    got = np.asarray((jax.jit(run) if jitted else run)(*real, ints)) / step
     expected = _loop(a, b, x0, M_step, shift, state_high, reverse)
     np.testing.assert_array_equal(got, expected)
 
 
 def _rotation(a: np.ndarray, *, M: Any, shift: Any, step: np.ndarray) -> ops.Rotation:
     re, im = jnp.asarray(a, jnp.int32)
-    return ops.Rotation(re, im, M, shift, jnp.asarray(step))
+    return ops.Rotation(re, im, jnp.int32(M), jnp.int32(shift), jnp.asarray(step))
 
 
 def _loop(
@@ -128,7 +133,7 @@ def test_gradient_of_the_integer_recurrence_is_that_of_the_float_one_at_its_stat
     x0 = jnp.zeros((2, 2 * M))
 
     def exact(re: jax.Array, im: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(ops.exact_recurrence(re[None], im[None], b, x0, ints, 32767, False)))
+        return jnp.sum(jnp.square(ops.exact_recurrence(re[None], im[None], b, x0, ints, 15, 32767, False)))
 
     def real(re: jax.Array, im: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(scan_sequential(Complex(re, im), b, x0)))

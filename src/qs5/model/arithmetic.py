@@ -6,9 +6,11 @@ its result. What an operation does with the numbers is the arithmetic's business
 | arithmetic                                | meaning                                             |
 |-------------------------------------------|-----------------------------------------------------|
 | `FloatArithmetic`                         | the float model                                     |
-| `quantization.calibration.Recording`      | the float model, noting the range at every site     |
+| `quantization.tap.Tapped`                 | another one, with every result shown to a callback  |
 | `quantization.dynamic.DynamicArithmetic`  | the paper: dynamic scales, quantized parallel scan  |
-| `quantization.static.StaticArithmetic`    | deployable: static scales, sequential, exact or simulated |
+| `quantization.static.StaticArithmetic`    | deployable: static scales, sequential, simulated    |
+| `quantization.exact.ExactArithmetic`      | the same in integers, as a device computes them     |
+| `lowering.program.Program`                | writes down the integer op of every operation       |
 """
 
 import abc

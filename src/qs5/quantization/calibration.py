@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Normed, Signal
-from qs5.model.config import ModelConfig, Pooling
-from qs5.model.discretize import Complex
+from qs5.model.arithmetic import FloatArithmetic, Signal
+from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model, forward
-from qs5.model.norms import Norm
 from qs5.model.sites import Site, sites_of
 from qs5.numerics.formats import QFormat
 from qs5.quantization.grids import Grid, GridPlan
 from qs5.quantization.spec import Observer, QuantSpec
+from qs5.quantization.tap import Tapped
 
 HEADROOM = 1.25
 """Room above the largest state and residual seen: saturating these costs far more than a fraction of a bit."""
@@ -45,71 +44,19 @@ class CalibrationStats:
     examples: int
 
 
-@dataclass(frozen=True, eq=False)
-class Recording(Arithmetic):
-    """The float model; every result is also written to `seen`, as arrays of the traced computation."""
-
-    seen: dict[str, tuple[jax.Array, jax.Array, jax.Array]]
-    inner: FloatArithmetic
-
-    def _note(self, x: Signal) -> Signal:
-        flat = x.value.reshape(-1, x.value.shape[-1])
-        strided = x.value[:: max(1, len(x.value) // SAMPLED_STEPS)] if x.value.ndim == 3 else x.value
-        sample = strided.reshape(-1, x.value.shape[-1])
-        self.seen[x.site] = (jnp.max(jnp.abs(flat), axis=0), jnp.min(flat), sample)
-        return x
-
-    def enter(self, site: str, x: jax.Array) -> Signal:
-        return self._note(self.inner.enter(site, x))
-
-    def dot(self, site: str, x: Signal, weight: jax.Array, bias: jax.Array | None) -> Signal:
-        return self._note(self.inner.dot(site, x, weight, bias))
-
-    def norm(self, site: str, x: Signal, norm: Norm, *, batch_stats: bool) -> Normed:
-        normed = self.inner.norm(site, x, norm, batch_stats=batch_stats)
-        return Normed(self._note(normed.signal), normed.statistics)
-
-    def input_projection(self, site: str, u: Signal, B_bar: Complex) -> Signal:
-        return self._note(self.inner.input_projection(site, u, B_bar))
-
-    def recurrence(
-        self, site: str, Lambda_bar: Complex, Bu: Signal, x0: jax.Array | None, *, reverse: bool
-    ) -> Signal:
-        return self._note(self.inner.recurrence(site, Lambda_bar, Bu, x0, reverse=reverse))
-
-    def output_projection(
-        self, site: str, states: tuple[Signal, ...], u: Signal, C: Complex, D: jax.Array, *, factor: float
-    ) -> Signal:
-        return self._note(self.inner.output_projection(site, states, u, C, D, factor=factor))
-
-    def pointwise(self, site: str, name: str, x: Signal) -> Signal:
-        return self._note(self.inner.pointwise(site, name, x))
-
-    def multiply(self, site: str, a: Signal, b: Signal) -> Signal:
-        return self._note(self.inner.multiply(site, a, b))
-
-    def add(self, site: str, a: Signal, b: Signal) -> Signal:
-        return self._note(self.inner.add(site, a, b))
-
-    def dropout(self, x: Signal, key: jax.Array, rate: float) -> Signal:
-        return self.inner.dropout(x, key, rate)
-
-    def pool(self, site: str, x: Signal, lengths: jax.Array | None, kind: Pooling) -> Signal:
-        return self._note(self.inner.pool(site, x, lengths, kind))
-
-    def pair_features(self, site: str, x: Signal) -> Signal:
-        return self._note(self.inner.pair_features(site, x))
-
-    def leave(self, x: Signal) -> jax.Array:
-        return x.value
-
-
 @eqx.filter_jit
 def record(model: S5Model, x: jax.Array, lengths: jax.Array | None) -> dict[str, tuple[jax.Array, ...]]:
     """Ranges of one batch: x real, time-major (L, B, D)."""
-    seen: dict[str, tuple[jax.Array, jax.Array, jax.Array]] = {}
-    forward(model, x, arithmetic=Recording(seen, FloatArithmetic()), lengths=lengths)
-    return dict(seen)
+    seen: dict[str, tuple[jax.Array, ...]] = {}
+
+    def note(x: Signal) -> None:
+        flat = x.value.reshape(-1, x.value.shape[-1])
+        strided = x.value[:: max(1, len(x.value) // SAMPLED_STEPS)] if x.value.ndim == 3 else x.value
+        sample = strided.reshape(-1, x.value.shape[-1])
+        seen[x.site] = (jnp.max(jnp.abs(flat), axis=0), jnp.min(flat), sample)
+
+    forward(model, x, arithmetic=Tapped(FloatArithmetic(), note), lengths=lengths)
+    return seen
 
 
 def calibrate(

@@ -86,29 +86,72 @@ def affine(x: jax.Array, a: Affine, *, low: int, high: int) -> jax.Array:
     return jnp.clip((x * a.M + a.offset + half) >> a.shift, low, high)
 
 
+def square_bits(channels: int) -> int:
+    """The widest b with channels 2^(2b) <= 2^31: that many squares of b-bit integers sum within 32 bits."""
+    return (31 - (channels - 1).bit_length()) // 2
+
+
+def normalize(x: jax.Array) -> jax.Array:
+    """Each step's channels (last axis) minus their mean, scaled to norm 2^15; x int32 with H max|x| <= 2^29.
+
+    d_i = H x_i - sum x;  c_i = round(d_i 2^-t) of at most b bits;  V = sum c_i^2;  n_i = c_i 2^15 / sqrt(V), with the
+    reciprocal root as r = floor(2^31 / floor(sqrt(V 4^z))). Definition: layer norm in the integer model's SPEC.md.
+    """
+    H = x.shape[-1]
+    d = H * x - jnp.sum(x, axis=-1, keepdims=True)
+    top = jnp.max(jnp.abs(d), axis=-1, keepdims=True)
+    t = jnp.maximum(_bit_length(top) - square_bits(H), 0)
+    c = jnp.where(t > 0, shift_round(d, jnp.maximum(t, 1)), d)
+    V = jnp.sum((c * c).astype(jnp.uint32), axis=-1, keepdims=True)
+    z = jnp.where(V > 0, (32 - _bit_length(V)) // 2, 0)
+    root = _integer_sqrt(jnp.left_shift(V, (2 * z).astype(jnp.uint32)))
+    r = jnp.where(V > 0, jnp.uint32(2**31) // jnp.maximum(root, 1), 0).astype(jnp.int32)
+    return jnp.clip(shift_round(c * r, 16 - z), -(2**15) + 1, 2**15 - 1)
+
+
+def _bit_length(v: jax.Array) -> jax.Array:
+    """Bits of a non-negative integer, int32."""
+    return 32 - jax.lax.clz(v.astype(jnp.uint32)).astype(jnp.int32)
+
+
+def _integer_sqrt(v: jax.Array) -> jax.Array:
+    """floor(sqrt(v)) of uint32, one bit at a time."""
+    root = jnp.zeros_like(v)
+    for bit in range(15, -1, -1):
+        trial = root + jnp.uint32(1 << bit)
+        root = jnp.where(trial * trial <= v, trial, root)
+    return root
+
+
 class Rotation(NamedTuple):
     """Integers of the exact recurrence, and the step of the state's grid (S,), real.
 
-    a_re, a_im: codes of Lambda-bar (modes,) int32, of step M 2^-shift; M is the Python integer 1 where that is a
-    power of two.
+    a_re, a_im: codes of Lambda-bar (modes,) int32, of step M 2^-shift.
     """
 
     a_re: jax.Array
     a_im: jax.Array
-    M: jax.Array | int
-    shift: jax.Array | int
+    M: jax.Array
+    shift: jax.Array
     step: jax.Array
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def exact_recurrence(
-    a_re: jax.Array, a_im: jax.Array, b: jax.Array, x0: jax.Array, ints: Rotation, high: int, reverse: bool
+    a_re: jax.Array,
+    a_im: jax.Array,
+    b: jax.Array,
+    x0: jax.Array,
+    ints: Rotation,
+    power: int | None,
+    high: int,
+    reverse: bool,
 ) -> jax.Array:
     """q_k = clip(requantize(A q_{k-1}) + b_k): the integer recurrence, states as real values (L, B, S).
 
     a_re, a_im (1, M), b (L, B, S), x0 (B, S) are real values on their grids. The two products of a complex
-    part are summed before the one rounding. Gradient: straight-through, by the float reverse scan over the
-    integer states.
+    part are summed before the one rounding, which is a plain shift by `power` where Lambda-bar's step is 2^-power
+    (None: the multiplier of `ints`). Gradient: straight-through, by the float reverse scan over the integer states.
     """
     step = ints.step[None, :]
     start = (x0 * (1.0 / step)).astype(jnp.int32)
@@ -116,26 +159,26 @@ def exact_recurrence(
     c_re, c_im = ints.a_re[None, :], ints.a_im[None, :]
 
     def advance(q: jax.Array, b_k: jax.Array) -> tuple[jax.Array, jax.Array]:
-        q = jnp.clip(_rescale(rotate(c_re, c_im, q), ints) + b_k, -high, high)
+        q = jnp.clip(_rescale(rotate(c_re, c_im, q), ints, power) + b_k, -high, high)
         return q, q
 
     states = jax.lax.scan(advance, start, added, reverse=reverse)[1]
     return states.astype(jnp.float32) * step[None]
 
 
-def _rescale(acc: jax.Array, ints: Rotation) -> jax.Array:
-    """Back to the state's grid: a plain rounding shift where the step of Lambda-bar is a power of two."""
-    if isinstance(ints.M, (int, np.integer)) and ints.M == 1:
-        return shift_round(acc, ints.shift)
-    return requantize(acc, jnp.int32(ints.M), jnp.int32(ints.shift), low=-(2**30), high=2**30)
+def _rescale(acc: jax.Array, ints: Rotation, power: int | None) -> jax.Array:
+    """Back to the state's grid."""
+    if power is not None:
+        return shift_round(acc, power)
+    return requantize(acc, ints.M, ints.shift, low=-(2**30), high=2**30)
 
 
-def _exact_forward(a_re, a_im, b, x0, ints, high, reverse):
-    xs = exact_recurrence(a_re, a_im, b, x0, ints, high, reverse)
+def _exact_forward(a_re, a_im, b, x0, ints, power, high, reverse):
+    xs = exact_recurrence(a_re, a_im, b, x0, ints, power, high, reverse)
     return xs, (a_re, a_im, xs, x0, ints)
 
 
-def _exact_backward(high, reverse, saved, g):
+def _exact_backward(power, high, reverse, saved, g):
     a_re, a_im, xs, x0, ints = saved
     gradients = reverse_scan(a_re, a_im, xs, x0, g, reverse=reverse)
     return (*gradients, jax.tree.map(_no_gradient, ints))

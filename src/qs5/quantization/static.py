@@ -1,10 +1,10 @@
-"""`StaticArithmetic`: the deployable forward pass. Static scales, sequential recurrence, simulated or exact.
+"""`StaticArithmetic`: the deployable forward pass, simulated. Static scales, sequential recurrence.
 
 Activations live on power-of-two grids fixed by calibration, weights on one grid per output channel, the state
 is rounded to its grid at every step. Two ways to compute it:
 
-    simulated   real arithmetic in float32, rounded to the grid of each site
-    exact       the integers that a device would compute, carried as float32 values q 2^exponent
+    simulated   real arithmetic in float32, rounded to the grid of each site: `StaticArithmetic`, here
+    exact       the integers that a device would compute, as float32 values q 2^exponent: `qs5.quantization.exact`
 
 They differ where float32 cannot hold an accumulator, or rounds a requantization the other way: rarely, and by
 one code. The exact pass is what the integer model reproduces bit for bit. Gradients are the same, straight-through.
@@ -12,33 +12,27 @@ one code. The exact pass is what the integer model reproduces bit for bit. Gradi
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from qs5.errors import UserError
 from qs5.model import arithmetic as floats
 from qs5.model.arithmetic import Arithmetic, Normed, Signal
-from qs5.model.config import ModelConfig, Pooling
+from qs5.model.config import Pooling
 from qs5.model.discretize import Complex
 from qs5.model.norms import Norm, batch_statistics, fold, layer_norm, per_channel, running
 from qs5.model.operators import POINTWISE
 from qs5.model.recurrence import scan_sequential
-from qs5.quantization import integer_ops as ints
-from qs5.quantization.grids import Grid, GridPlan, codes, to_grid
+from qs5.quantization.grids import Grid, GridPlan, to_grid
 from qs5.quantization.spec import QuantSpec
-from qs5.quantization.ste import replace_value_inside, round_half_up
-from qs5.quantization.weights import QuantizedWeight, mantissa_shift, quantize_eigenvalues, quantize_weight
-
-WIDE = 2**30
-"""A bound that no accumulator in use reaches: saturation to a site's format comes after it."""
-
+from qs5.quantization.weights import QuantizedWeight, quantize_eigenvalues, quantize_weight
 
 @dataclass(frozen=True)
 class StaticArithmetic(Arithmetic):
     """Operations on the grids of a `GridPlan`; weights by the bits of a `QuantSpec`. Hashable.
 
-    Build it with `static_arithmetic`, which checks that the exact pass is possible.
+    Build it with `quantization.build.arithmetic_for_spec`.
     """
 
     spec: QuantSpec
@@ -58,19 +52,8 @@ class StaticArithmetic(Arithmetic):
         grid = self._grids.get(site)
         return Signal(real if grid is None else to_grid(real, grid), site)
 
-    def _exactly(self, site: str, real: jax.Array, q: jax.Array) -> Signal:
-        """Integers q (int32, not yet saturated) as the value, the gradient of `real` inside the range."""
-        grid = self._grids[site]
-        low, high = grid.format.low, grid.format.high
-        value = jnp.clip(q, low, high).astype(jnp.float32) * grid.step_for(q)
-        return Signal(replace_value_inside(real, value, (q >= low) & (q <= high)), site)
-
     def _weight(self, site: str, w: jax.Array, axes: tuple[int, ...]) -> QuantizedWeight:
         return quantize_weight(w, bits=self._bits[site], axes=axes, rule=self.spec.range_rule)
-
-    def _codes(self, x: Signal) -> tuple[jax.Array, Grid]:
-        grid = self._grids[x.site]
-        return codes(x.value, grid), grid
 
     # -- operations, in the order of the forward pass -----------------------------------------------------
 
@@ -80,22 +63,7 @@ class StaticArithmetic(Arithmetic):
     def dot(self, site: str, x: Signal, weight: jax.Array, bias: jax.Array | None) -> Signal:
         W = self._weight(f"{site}.weight", weight, (0,))
         real = x.value @ W.value
-        real = real if bias is None else real + per_channel(bias, real)
-        if not self.spec.exact:
-            return self._round(site, real)
-        q, grid = self._codes(x)
-        step = W.step[0] * grid.step
-        acc = ints.exact_dot(q, W.codes, x_high=grid.format.high, w_high=_high(self._bits[f"{site}.weight"]))
-        if bias is not None:
-            acc = acc + per_channel(_bias_codes(bias, step), acc)
-        return self._from_accumulator(site, real, acc, step)
-
-    def _from_accumulator(self, site: str, real: jax.Array, acc: jax.Array, step: jax.Array) -> Signal:
-        """Requantize acc, whose unit is `step` (real, one a channel), to the grid of `site`."""
-        grid = self._grids[site]
-        M, shift = mantissa_shift(step / grid.step)
-        M, shift = per_channel(M, acc), per_channel(shift, acc)
-        return self._exactly(site, real, ints.requantize(acc, M, shift, low=-WIDE, high=WIDE))
+        return self._round(site, real if bias is None else real + per_channel(bias, real))
 
     def norm(self, site: str, x: Signal, norm: Norm, *, batch_stats: bool) -> Normed:
         value = jax.lax.optimization_barrier(x.value)
@@ -104,17 +72,7 @@ class StaticArithmetic(Arithmetic):
         statistics = batch_statistics(value) if batch_stats else running(norm)
         gain, offset = fold(norm, statistics)
         real = value * per_channel(gain, value) + per_channel(offset, value)
-        if batch_stats:
-            return Normed(self._round(site, real), statistics)
-        if not self.spec.exact:
-            return Normed(self._round(site, real), None)
-        q, source = self._codes(Signal(value, x.site))
-        target = self._grids[site]
-        inverse = 1.0 / target.step
-        a = ints.fixed_affine(gain * (source.step * inverse), offset * inverse)
-        per_last = ints.Affine(*(per_channel(v, q) for v in a))
-        y = ints.affine(q.astype(jnp.int32), per_last, low=-WIDE, high=WIDE)
-        return Normed(self._exactly(site, real, y), None)
+        return Normed(self._round(site, real), statistics if batch_stats else None)
 
     def input_projection(self, site: str, u: Signal, B_bar: Complex) -> Signal:
         packed = jnp.concatenate([B_bar.re, B_bar.im], axis=0).T
@@ -130,19 +88,9 @@ class StaticArithmetic(Arithmetic):
             states = self._half_float_recurrence(bits, grid, Lambda_bar, Bu, x0, reverse=reverse)
             return Signal(states, site)
         a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
-        step = jnp.asarray(grid.step)
+        value = Complex(a.re.value, a.im.value)
         high = grid.format.high
-        if not self.spec.exact:
-            value = Complex(a.re.value, a.im.value)
-            states = _rounded_scan(value, Bu.value, x0, step=step, high=high, reverse=reverse)
-            return Signal(states, site)
-        rotation = ints.Rotation(
-            a.re.codes.astype(jnp.int32), a.im.codes.astype(jnp.int32), a.M, a.shift, step
-        )
-        start = jnp.zeros_like(Bu.value[0]) if x0 is None else x0
-        states: jax.Array = ints.exact_recurrence(  # pyright: ignore[reportAssignmentType]
-            a.re.value[None, :], a.im.value[None, :], Bu.value, start, rotation, high, reverse
-        )
+        states = _rounded_scan(value, Bu.value, x0, step=jnp.asarray(grid.step), high=high, reverse=reverse)
         return Signal(states, site)
 
     def _half_float_recurrence(
@@ -167,29 +115,24 @@ class StaticArithmetic(Arithmetic):
     def output_projection(
         self, site: str, states: tuple[Signal, ...], u: Signal, C: Complex, D: jax.Array, *, factor: float
     ) -> Signal:
+        operands = self._output_operands(site, states, C, D, factor=factor)
+        return self._round(site, operands.real(u))
+
+    def _output_operands(
+        self, site: str, states: tuple[Signal, ...], C: Complex, D: jax.Array, *, factor: float
+    ) -> "OutputOperands":
+        """The states as C reads them, in codes, and the quantized C and D."""
         read = [self._round(f"{x.site}_out", x.value) for x in states]
         scaled = Complex(factor * C.re, factor * C.im)
         M = C.re.shape[1] // len(states)
         # The grid of each mode moves into its rows of C, so that C meets plain integers of one unit.
         steps = [self._step_of(x.site, x.value) for x in read]
         rows = [floats.packed_columns(scaled, i, M) * step[:, None] for i, step in enumerate(steps)]
-        C_q = self._weight(f"{site}.C", jnp.concatenate(rows, axis=0), (0,))
-        D_q = self._weight(f"{site}.D", D, (0,))
         q = jnp.concatenate(
             [x.value * per_channel(1.0 / s, x.value) for x, s in zip(read, steps, strict=True)], -1
         )
-        real = q @ C_q.value + u.value * per_channel(D_q.value, u.value)
-        if not self.spec.exact:
-            return self._round(site, real)
-        u_q, u_grid = self._codes(u)
-        acc = ints.exact_dot(
-            q, C_q.codes, x_high=self._grids[read[0].site].format.high, w_high=_high(self._bits[f"{site}.C"])
-        )
-        unit = C_q.step[0]
-        direct = (u_q * per_channel(D_q.codes, u_q)).astype(jnp.int32)
-        ratio = mantissa_shift(D_q.step * u_grid.step / unit)
-        direct = ints.requantize(direct, *(per_channel(v, direct) for v in ratio), low=-(2**24), high=2**24)
-        return self._from_accumulator(site, real, acc + direct, unit)
+        C_q = self._weight(f"{site}.C", jnp.concatenate(rows, axis=0), (0,))
+        return OutputOperands(q, C_q, self._weight(f"{site}.D", D, (0,)))
 
     def _step_of(self, site: str, x: jax.Array) -> jax.Array:
         """The step of each channel of a signal; 1 where the site is float."""
@@ -197,16 +140,7 @@ class StaticArithmetic(Arithmetic):
         return jnp.ones(x.shape[-1]) if grid is None else jnp.broadcast_to(grid.step, x.shape[-1:])
 
     def pointwise(self, site: str, name: str, x: Signal) -> Signal:
-        real = POINTWISE[name](x.value)
-        if not self.spec.exact:
-            return self._round(site, real)
-        # A table over all codes of the input, as a device has it: 2^bits entries, made by the same function.
-        source = self._grids[x.site]
-        entries = jnp.arange(source.format.low, source.format.high + 1).astype(jnp.float32)
-        target = self._grids[site]
-        table = round_half_up(POINTWISE[name](entries * source.step) / target.step).astype(jnp.int32)
-        index = codes(x.value, source).astype(jnp.int32) - source.format.low
-        return self._exactly(site, real, jnp.take(table, index, axis=0, mode="clip"))
+        return self._round(site, POINTWISE[name](x.value))
 
     def multiply(self, site: str, a: Signal, b: Signal) -> Signal:
         # Exact as it is: two operands of at most 12 bits each on power-of-two grids.
@@ -220,16 +154,8 @@ class StaticArithmetic(Arithmetic):
         return self._round(x.site, floats.dropout(x.value, key, rate))
 
     def pool(self, site: str, x: Signal, lengths: jax.Array | None, kind: Pooling) -> Signal:
-        if kind == "last":
-            return self._round(site, floats.pool_last(x.value, lengths))
-        real = floats.pool_mean(x.value, lengths)
-        if not self.spec.exact:
-            return self._round(site, real)
-        q, _ = self._codes(x)
-        q = q.astype(jnp.int32)
-        if lengths is not None:
-            q = jnp.where(floats.valid_steps(q, lengths), q, 0)
-        return self._exactly(site, real, ints.mean_over_time(q, lengths))
+        pooled = (floats.pool_mean if kind == "mean" else floats.pool_last)(x.value, lengths)
+        return self._round(site, pooled)
 
     def pair_features(self, site: str, x: Signal) -> Signal:
         return self._round(site, floats.pair_features(x.value))
@@ -238,15 +164,17 @@ class StaticArithmetic(Arithmetic):
         return x.value
 
 
-def _high(bits: int | None) -> int:
-    if bits is None:
-        raise UserError("exact integers need a width for every weight, got float")
-    return max(2 ** (bits - 1) - 1, 1)
+class OutputOperands(NamedTuple):
+    """codes: states as C reads them, integers as float32 (L, B, S directions); C (S directions, H) in units that
+    meet them; D (H,)."""
 
+    codes: jax.Array
+    C: QuantizedWeight
+    D: QuantizedWeight
 
-def _bias_codes(bias: jax.Array, step: jax.Array) -> jax.Array:
-    """A bias in units of an accumulator, int32."""
-    return jnp.clip(round_half_up(jax.lax.stop_gradient(bias) / step), -(2.0**29), 2.0**29).astype(jnp.int32)
+    def real(self, u: Signal) -> jax.Array:
+        """C x + D u as a real number."""
+        return self.codes @ self.C.value + u.value * per_channel(self.D.value, u.value)
 
 
 def _round_state(x: jax.Array, parameters: tuple[jax.Array, ...]) -> jax.Array:
@@ -261,33 +189,3 @@ def _rounded_scan(
     step = step[None, :]
     parameters = (step, 1.0 / step, jnp.full((1, 1), float(high)))
     return scan_sequential(a, b, x0, reverse=reverse, quantize=_round_state, parameters=parameters)
-
-
-def exact_obstacles(spec: QuantSpec, config: ModelConfig) -> list[str]:
-    """Every reason why the exact pass of this spec does not exist (none: it does)."""
-    resolved = spec.resolve(config)
-    reasons = [f"{site} is float: give it bits" for site, bits in resolved.items() if bits is None]
-    wide = [s for s, bits in resolved.items() if _is_weight(s) and bits is not None and bits > 8]
-    reasons += [f"{s} has {resolved[s]} bits: 8-bit weights at most (Lambda-bar: 16)" for s in wide]
-    if config.norm == "layer":
-        reasons.append("layer norm: its integer form comes with the integer model; batch norm folds")
-    if config.head == "retrieval":
-        reasons.append(
-            "retrieval head: products of 16-bit features; its integer form comes with the integer model"
-        )
-    if spec.act > 8 if spec.act is not None else False:
-        reasons.append(f"act={spec.act}: tables and gate products take 8 bits at most")
-    return reasons
-
-
-def _is_weight(site: str) -> bool:
-    """Weights that meet an 8-bit operand in a dot product; Lambda-bar may have 16 bits."""
-    return site.endswith((".C", ".D")) or (site.endswith(".weight") and not site.endswith("state.weight"))
-
-
-def static_arithmetic(spec: QuantSpec, config: ModelConfig, plan: GridPlan) -> StaticArithmetic:
-    """The arithmetic of a calibrated spec. Raises UserError with all reasons if `exact` is impossible."""
-    obstacles = exact_obstacles(spec, config) if spec.exact else []
-    if obstacles:
-        raise UserError("no exact integer forward pass: " + "; ".join(obstacles))
-    return StaticArithmetic(spec=spec, bits=tuple(spec.resolve(config).items()), plan=plan)

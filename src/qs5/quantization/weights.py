@@ -75,7 +75,7 @@ class QuantizedEigenvalues(NamedTuple):
     re: QuantizedWeight
     im: QuantizedWeight
     M: jax.Array | int
-    """1 as a Python integer where the step is a power of two: known when compiling, so that it costs nothing."""
+    """1 where the step is a power of two (from 12 bits on)."""
     shift: jax.Array | int
 
 

@@ -1,0 +1,196 @@
+"""The reference: every op of SPEC.md, section 4, in 64-bit NumPy. Slow and obvious; it defines the answer.
+
+Signals are arrays (B, L, channels) of int64, after the pool (B, channels). A `Carry` holds what one chunk of a
+sequence hands to the next, so that any split of a sequence gives the same codes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qs5.integer import ops as o
+from qs5.integer.arithmetic import affine, normalize, requantize, rounded_mean, shift
+from qs5.integer.checks import DIRECT_LIMIT
+from qs5.integer.model import InputQuantizer, IntegerModel
+from qs5.integer.signals import Signal
+
+Codes = np.ndarray
+Environment = dict[str, Codes]
+
+
+@dataclass
+class Carry:
+    """Between two chunks: the state of every recurrence (B, 2M), and of the pool the sum, the last step and the
+    number of steps, by signal name."""
+
+    states: dict[str, Codes] = field(default_factory=dict)
+    total: Codes | None = None
+    last: Codes | None = None
+    steps: int = 0
+
+
+def clip(x: Codes, out: Signal) -> Codes:
+    """Saturate to a signal's format."""
+    return np.clip(x, out.low, out.high).astype(np.int64)
+
+
+def quantize_input(raw: np.ndarray, q: InputQuantizer) -> Codes:
+    """SPEC 4.1. raw (..., channels), or (..., 1) token numbers."""
+    raw = np.asarray(raw, np.int64)
+    if q.source in ("codes", "token"):
+        return clip(raw, q.out)
+    M, offset = np.asarray(q.M, np.int64), np.asarray(q.offset, np.int64)
+    return clip(affine(raw, M, offset, np.int64(q.shift)), q.out)
+
+
+def run_steps(model: IntegerModel, x: Codes, carry: Carry) -> Environment:
+    """Every signal of the steps x (B, L, channels), codes of the first signal; `carry` moves on."""
+    env = {model.input.out.name: x}
+    for op in model.step_ops:
+        if isinstance(op, o.Recurrence):
+            env[op.out.name] = recurrence(op, env[op.x], carry)
+        else:
+            env[op.out.name] = _STEP[type(op)](op, env, model)
+    if model.final_ops:
+        _collect(env[model.final_ops[0].x], carry)  # type: ignore[attr-defined]
+    return env
+
+
+def finish(model: IntegerModel, carry: Carry) -> Environment:
+    """The pool and what follows, from all steps so far. Raises ValueError before the first step."""
+    pool, *rest = model.final_ops
+    if carry.total is None or carry.last is None:
+        raise ValueError("expected at least one step before the answer")
+    pooled = rounded_mean(carry.total, carry.steps) if isinstance(pool, o.MeanPool) else carry.last
+    return _after_pool(model, pool, rest, pooled)
+
+
+def _after_pool(model: IntegerModel, pool: o.Op, rest: list[o.Op], pooled: Codes) -> Environment:
+    env = {pool.out.name: clip(pooled, pool.out)}
+    for op in rest:
+        env[op.out.name] = _STEP[type(op)](op, env, model)
+    return env
+
+
+def run(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None = None) -> Environment:
+    """Every signal for whole sequences raw (B, L, channels); steps past `lengths` (B,) do not count in the pool."""
+    env = run_steps(model, quantize_input(raw, model.input), Carry())
+    if not model.final_ops:
+        return env
+    pool, *rest = model.final_ops
+    x = env[pool.x]  # type: ignore[attr-defined]
+    n = np.full(len(x), x.shape[1]) if lengths is None else np.asarray(lengths, np.int64)
+    if isinstance(pool, o.MeanPool):
+        total = np.stack([np.sum(x[i, : n[i]], axis=0) for i in range(len(x))])
+        return env | _after_pool(model, pool, rest, rounded_mean(total, n[:, None]))
+    return env | _after_pool(model, pool, rest, x[np.arange(len(x)), n - 1])
+
+
+def logits(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None = None) -> Codes:
+    """The codes of the last signal: (B, classes), or (B, L, outputs) of a regression."""
+    return run(model, raw, lengths)[model.output.name]
+
+
+def _collect(x: Codes, carry: Carry) -> None:
+    total = np.sum(x, axis=1)
+    carry.total = total if carry.total is None else carry.total + total
+    carry.last = x[:, -1]
+    carry.steps += x.shape[1]
+
+
+# -- the ops ---------------------------------------------------------------------------------------------------
+
+
+def dense(op: o.Dense, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.2."""
+    acc = env[op.x] @ op.weight.astype(np.int64).T + op.bias
+    return clip(requantize(acc, op.M, op.shift), op.out)
+
+
+def embedding(op: o.Embedding, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.3."""
+    return op.table.astype(np.int64)[np.clip(env[op.x][..., 0], 0, op.tokens - 1)]
+
+
+def affine_op(op: o.Affine, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.4."""
+    return clip(affine(env[op.x], op.M, op.offset, op.shift), op.out)
+
+
+def layer_norm(op: o.LayerNorm, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.5."""
+    return clip(affine(normalize(env[op.x]), op.M, op.offset, op.shift), op.out)
+
+
+def recurrence(op: o.Recurrence, x: Codes, carry: Carry) -> Codes:
+    """SPEC 4.6. A reverse one starts at zero: it belongs to whole sequences."""
+    re, im, M = op.re.astype(np.int64), op.im.astype(np.int64), op.modes
+    q = np.zeros_like(x[:, 0]) if op.reverse else carry.states.get(op.out.name, np.zeros_like(x[:, 0]))
+    out = np.empty_like(x)
+    steps = range(x.shape[1])
+    for k in reversed(steps) if op.reverse else steps:
+        q_re, q_im = q[:, :M], q[:, M:]
+        acc = np.concatenate([re * q_re - im * q_im, re * q_im + im * q_re], axis=-1)
+        rotated = shift(acc, op.shift) if op.M == 1 else requantize(acc, op.M, op.shift)
+        q = clip(rotated + x[:, k], op.out)
+        out[:, k] = q
+    if not op.reverse:
+        carry.states[op.out.name] = q
+    return out
+
+
+def shift_op(op: o.Shift, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.7."""
+    return clip(shift(env[op.x], np.concatenate([op.shift, op.shift])), op.out)
+
+
+def output(op: o.Output, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.8."""
+    states = [env[name] for name in (op.x, op.x_reverse) if name is not None]
+    acc = np.concatenate(states, axis=-1) @ op.C.astype(np.int64).T
+    direct = requantize(env[op.u] * op.D, op.D_M, op.D_shift)
+    acc = acc + np.clip(direct, -DIRECT_LIMIT, DIRECT_LIMIT)
+    return clip(requantize(acc, op.M, op.shift), op.out)
+
+
+def table(op: o.Table, env: Environment, model: IntegerModel) -> Codes:
+    """SPEC 4.9."""
+    return op.table.astype(np.int64)[env[op.x] - model.signals[op.x].low]
+
+
+def qgelu(op: o.QGelu, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.10."""
+    x = env[op.x]
+    return clip(shift(x * np.clip(x + op.offset, 0, 2 * op.offset), op.shift), op.out)
+
+
+def hard_sigmoid(op: o.HardSigmoid, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.11."""
+    return clip(requantize(np.clip(env[op.x] + op.offset, 0, 2 * op.offset), op.M, op.shift), op.out)
+
+
+def multiply(op: o.Multiply, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.12."""
+    return clip(shift(env[op.x] * env[op.y], op.shift), op.out)
+
+
+def add(op: o.Add, env: Environment, _: IntegerModel) -> Codes:
+    """SPEC 4.13."""
+    return clip(env[op.x] + shift(env[op.y], op.shift), op.out)
+
+
+_STEP: dict[type[o.Op], Callable[[Any, Environment, IntegerModel], Codes]] = {
+    o.Dense: dense,
+    o.Embedding: embedding,
+    o.Affine: affine_op,
+    o.LayerNorm: layer_norm,
+    o.Shift: shift_op,
+    o.Output: output,
+    o.Table: table,
+    o.QGelu: qgelu,
+    o.HardSigmoid: hard_sigmoid,
+    o.Multiply: multiply,
+    o.Add: add,
+}

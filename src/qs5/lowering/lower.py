@@ -1,0 +1,134 @@
+"""`lower`: a calibrated model becomes an `IntegerModel`. The door between real numbers and integers."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qs5.errors import UserError
+from qs5.integer import arithmetic as integers
+from qs5.integer.checks import check
+from qs5.integer.model import Description, InputQuantizer, IntegerModel
+from qs5.integer.signals import Signal
+from qs5.lowering.program import Program
+from qs5.model.network import S5Model, forward
+from qs5.quantization.exact import ExactArithmetic, exact_obstacles, freeze
+from qs5.quantization.grids import Grid, GridPlan
+from qs5.quantization.spec import QuantSpec
+
+DEFAULT_MAX_LENGTH = 65_536
+RAW_RANGES = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How the task makes real input from raw samples: real = scale raw + offset, per channel.
+
+    dtype: of the raw samples, uint8, int16 or float32. Whole numbers are quantized by the model itself; real
+    measurements by the host, as `Description.scale` and `offset` say.
+    """
+
+    dtype: str
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Names that travel with the model."""
+
+    task: str = ""
+    classes: tuple[str, ...] | None = None
+    units: tuple[str, ...] | None = None
+    channels: tuple[str, ...] | None = None
+    provenance: dict[str, str] = field(default_factory=dict)
+
+
+def obstacles(model: S5Model, spec: QuantSpec) -> list[str]:
+    """Every reason why a model cannot be lowered under a spec; none: it can."""
+    if spec.schedule == "parallel":
+        return [
+            "schedule=parallel: a parallel scan with scales that follow the data is not what a device runs; "
+            "quantize with schedule=sequential"
+        ]
+    return exact_obstacles(spec.replace(exact=True), model.config)
+
+
+def lower(
+    model: S5Model,
+    *,
+    spec: QuantSpec,
+    plan: GridPlan,
+    preprocessing: Preprocessing,
+    labels: Labels = Labels(),  # noqa: B008
+    max_length: int = DEFAULT_MAX_LENGTH,
+) -> IntegerModel:
+    """The integer model of `model` on the grids of `plan`.
+
+    Its answer is that of the exact forward pass with the constants of `frozen_arithmetic`, to the bit, at every
+    site. Raises UserError with all reasons when the model has no integer form, or when a sum could overflow.
+    """
+    if reasons := obstacles(model, spec):
+        raise UserError("cannot lower this model: " + "; ".join(reasons))
+    program = Program(frozen_arithmetic(model, spec=spec, plan=plan))
+    d_in = model.config.d_in
+    forward(model, jnp.zeros((1, 1, d_in)), arithmetic=program)
+    quantizer, scale, offset = quantize_input(preprocessing, program.signal("input", d_in), program.grid("input"))
+    lowered = IntegerModel(
+        task="regression" if model.config.head == "regression" else "classification",
+        input=quantizer,
+        ops=tuple(program.ops),
+        max_length=max_length,
+        description=Description(
+            spec=spec.name,
+            widths=spec.widths(),
+            scale=scale,
+            offset=offset,
+            **{f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)},
+        ),
+    )
+    check(lowered)
+    return lowered
+
+
+def frozen_arithmetic(model: S5Model, *, spec: QuantSpec, plan: GridPlan) -> ExactArithmetic:
+    """The exact arithmetic of a spec with the integer constants of a model."""
+    exact = spec.replace(exact=True)
+    bits = tuple(exact.resolve(model.config).items())
+    frozen = freeze(model, ExactArithmetic(spec=exact, bits=bits, plan=plan))
+    return jax.tree.map(np.asarray, frozen)
+
+
+def quantize_input(
+    p: Preprocessing, out: Signal, grid: Grid
+) -> tuple[InputQuantizer, tuple[float, ...], tuple[float, ...]]:
+    """The input quantizer, and scale and offset of the host where it makes the codes.
+
+    code = round((scale raw + offset) / step), with gain and offset as integers of one shift for all channels:
+    the largest shift that keeps every |gain| below 2^31 and every |offset| below 2^61.
+    """
+    step = float(grid.step)
+    gain = np.asarray(p.scale, np.float64) / step
+    offset = np.asarray(p.offset, np.float64) / step
+    if p.dtype not in RAW_RANGES:
+        return InputQuantizer(source="codes", out=out), tuple(gain.tolist()), tuple(offset.tolist())
+    bits = max(int(np.max(np.frexp(gain)[1])), int(np.max(np.frexp(offset)[1])) - 30)
+    shift = int(np.clip(31 - bits, 1, 62))
+    M = tuple(int(v) for v in np.clip(np.floor(np.ldexp(gain, shift) + 0.5), -(2**31) + 1, 2**31 - 1))
+    rounded = tuple(int(v) for v in np.clip(np.floor(np.ldexp(offset, shift) + 0.5), -(2**60), 2**60))
+    source = "uint8" if p.dtype == "uint8" else "int16"
+    return InputQuantizer(source=source, out=out, M=M, offset=rounded, shift=shift), (), ()
+
+
+def input_differences(quantizer: InputQuantizer, p: Preprocessing, grid: Grid) -> int:
+    """How many raw values, over all channels, the integers round otherwise than float32 did while training."""
+    low, high = RAW_RANGES[p.dtype]
+    raw = np.arange(low, high + 1)[:, None]
+    M, offset = np.asarray(quantizer.M, np.int64), np.asarray(quantizer.offset, np.int64)
+    mine = integers.affine(raw, M, offset, np.int64(quantizer.shift))
+    real = raw.astype(np.float32) * np.asarray(p.scale, np.float32) + np.asarray(p.offset, np.float32)
+    theirs = np.floor(real * (1.0 / np.float32(grid.step)) + np.float32(0.5)).astype(np.int64)
+    f = grid.format
+    return int(np.sum(np.clip(mine, f.low, f.high) != np.clip(theirs, f.low, f.high)))

@@ -1,0 +1,152 @@
+"""Random networks, specs and inputs that every backend must agree on, each from one seed."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qs5.integer.model import IntegerModel
+from qs5.lowering.lower import Preprocessing, frozen_arithmetic, lower
+from qs5.model.arithmetic import Arithmetic
+from qs5.model.config import ModelConfig
+from qs5.model.network import S5Model, forward, init_model
+from qs5.quantization.calibration import calibrate, plan_grids
+from qs5.quantization.grids import GridPlan
+from qs5.quantization.spec import QuantSpec, spec_of
+from qs5.quantization.tap import Tapped
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, a spec, and integer input sequences (B, L, D) with their lengths (or None)."""
+
+    config: ModelConfig
+    spec: QuantSpec
+    L: int
+    B: int
+    seed: int
+    padded: bool
+
+    @cached_property
+    def model(self) -> S5Model:
+        """Parameters as initialised, norms and biases moved away from their neutral values."""
+        model = init_model(jax.random.key(self.seed), self.config)
+        rng = np.random.default_rng(self.seed)
+
+        def move(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+            name = str(getattr(path[-1], "name", ""))
+            if name in ("scale", "var"):
+                return jnp.asarray(rng.uniform(0.3, 3.0, leaf.shape), jnp.float32)
+            if name in ("bias", "mean"):
+                return jnp.asarray(rng.normal(0.0, 0.5, leaf.shape), jnp.float32)
+            return leaf
+
+        return jax.tree_util.tree_map_with_path(move, model)
+
+    @cached_property
+    def x(self) -> np.ndarray:
+        """Real input (B, L, D) float32: noise with bursts, so that some sites saturate."""
+        rng = np.random.default_rng(self.seed + 1)
+        bursts = 1.0 + 3.0 * (rng.random((self.B, self.L, 1)) < 0.02)
+        return (rng.normal(size=(self.B, self.L, self.config.d_in)) * bursts).astype(np.float32)
+
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """True lengths of a padded batch: 1 and L among them."""
+        if not self.padded:
+            return None
+        rng = np.random.default_rng(self.seed + 2)
+        lengths = rng.integers(1, self.L + 1, self.B)
+        lengths[0], lengths[-1] = self.L, 1
+        return lengths
+
+    @cached_property
+    def plan(self) -> GridPlan:
+        """Grids calibrated on the first half of the first sequences: what comes after may saturate."""
+        part = jnp.asarray(np.swapaxes(self.x[:, : max(1, self.L // 2)], 0, 1))
+        return plan_grids(calibrate(self.model, [(part, None)], data="test"), self.spec, self.config)
+
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        """The exact forward pass with frozen constants."""
+        return frozen_arithmetic(self.model, spec=self.spec, plan=self.plan)
+
+    @cached_property
+    def integer(self) -> IntegerModel:
+        """The lowered model; its raw input are codes."""
+        ones = (1.0,) * self.config.d_in
+        zeros = (0.0,) * self.config.d_in
+        preprocessing = Preprocessing(dtype="float32", scale=ones, offset=zeros)
+        return lower(self.model, spec=self.spec, plan=self.plan, preprocessing=preprocessing)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """The input in codes of its grid, (B, L, D) int64."""
+        grid = dict(self.plan.grids)["input"]
+        q = np.floor(self.x / float(grid.step) + 0.5)
+        return np.clip(q, grid.format.low, grid.format.high).astype(np.int64)
+
+    def fake_quant(self) -> dict[str, np.ndarray]:
+        """Codes of every site under the exact forward pass, jitted, batch-major like the reference's."""
+        lengths = None if self.lengths is None else jnp.asarray(self.lengths)
+        values = _sites(self.model, jnp.asarray(np.swapaxes(self.x, 0, 1)), lengths, self.arithmetic)
+        grids = dict(self.plan.grids)
+        codes = {site: np.asarray(v) / grids[site].step_for(v) for site, v in values.items()}
+        return {site: np.swapaxes(q, 0, 1) if q.ndim == 3 else q for site, q in codes.items()}
+
+
+@eqx.filter_jit
+def _sites(
+    model: S5Model, x: jax.Array, lengths: jax.Array | None, arithmetic: Arithmetic
+) -> dict[str, jax.Array]:
+    seen: dict[str, jax.Array] = {}
+    tapped = Tapped(arithmetic, lambda s: seen.__setitem__(s.site, s.value))
+    forward(model, x, arithmetic=tapped, lengths=lengths)
+    return seen
+
+
+def random_case(seed: int, *, large: bool = False) -> Case:
+    """Every choice that a lowered model can have, drawn at random. large: H >= 96 and P >= 128."""
+    rng = np.random.default_rng(1000 + seed)
+
+    def pick(*choices: Any) -> Any:
+        return choices[rng.integers(len(choices))]
+
+    regression = not large and rng.random() < 0.2
+    conj_sym = bool(rng.random() < 0.85)
+    config = ModelConfig(
+        d_in=int(pick(1, 2, 3, 7)),
+        d_out=int(pick(1, 2, 10) if regression else pick(2, 3, 10)),
+        layers=int(pick(1, 2)) if large else int(pick(1, 2, 3)),
+        H=int(pick(96, 97, 128)) if large else int(rng.integers(1, 33)),
+        P=int(pick(128, 160)) if large else 2 * int(rng.integers(1, 17)),
+        activation=pick("gelu", "half_glu1", "half_glu2", "full_glu"),
+        norm=pick("batch", "layer"),
+        prenorm=bool(rng.random() < 0.8),
+        norm_bias=bool(rng.random() < 0.7),
+        bidirectional=bool(rng.random() < 0.3),
+        conj_sym=conj_sym,
+        clip_eigs=bool(rng.random() < 0.3),
+        discretization=pick("zoh", "bilinear"),
+        pooling=pick("mean", "last"),
+        head="regression" if regression else "classification",
+        gelu=pick("gelu", "qgelu"),
+        gate=pick("sigmoid", "hard_sigmoid"),
+    )
+    bits = {name: int(rng.integers(2, 9)) for name in ("b", "c", "d", "dense", "ssm_act", "act")}
+    bits["a"] = int(pick(16, 16, 8, 4, 2, 12))
+    bits["state"] = int(pick(16, 16, 8, 12))
+    bits["residual"] = int(pick(16, 16, 12))
+    spec = spec_of(",".join(f"{k}={v}" for k, v in bits.items()) + f",observer={pick('mse', 'minmax')}")
+    return Case(
+        config=config,
+        spec=spec,
+        L=int(pick(1, 2, 3, 17, 64, 200)),
+        B=int(pick(1, 2, 5)),
+        seed=seed,
+        padded=bool(rng.random() < 0.3) and not regression,
+    )

@@ -1,0 +1,65 @@
+"""The central theorem: the exact forward pass equals the integer reference at every site, without exception."""
+
+import numpy as np
+import pytest
+from tests.conformance.cases import Case, random_case
+
+from qs5.backends import reference
+from qs5.integer.file import from_bytes, to_bytes
+
+QUICK, ALL, LARGE = 10, 180, 20
+
+
+def seeds() -> list:
+    """Small cases by seed, then large ones; all but a few are slow."""
+    small = [(seed, False) for seed in range(ALL)]
+    large = [(seed, True) for seed in range(LARGE)]
+    slow = pytest.mark.slow
+    return [
+        pytest.param(seed, big, marks=() if seed < QUICK and not big else slow) for seed, big in small + large
+    ]
+
+
+def assert_equal_at_every_site(case: Case) -> None:
+    sites = case.fake_quant()
+    signals = reference.run(case.integer, case.codes, case.lengths)
+    assert set(sites) <= set(signals)
+    differing = {site: int(np.sum(q != signals[site])) for site, q in sites.items()}
+    assert not any(differing.values()), {site: n for site, n in differing.items() if n}
+
+
+@pytest.mark.parametrize(("seed", "large"), seeds())
+def test_exact_forward_equals_reference_at_every_site(seed: int, large: bool) -> None:
+    assert_equal_at_every_site(random_case(seed, large=large))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_gives_the_same_model_and_the_same_bytes(seed: int) -> None:
+    case = random_case(seed)
+    data = to_bytes(case.integer)
+    again = from_bytes(data, source="test")
+    assert to_bytes(again) == data
+    np.testing.assert_array_equal(
+        reference.logits(again, case.codes, case.lengths),
+        reference.logits(case.integer, case.codes, case.lengths),
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_chunks_give_the_codes_of_the_whole(seed: int) -> None:
+    case = random_case(seed)
+    model = case.integer
+    if model.bidirectional:
+        return
+    whole = reference.run(model, case.codes)
+    carry, parts = reference.Carry(), []
+    rng = np.random.default_rng(seed)
+    cuts = sorted({0, case.L, *rng.integers(0, case.L + 1, 3).tolist()})
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        x = reference.quantize_input(case.codes[:, start:stop], model.input)
+        parts.append(reference.run_steps(model, x, carry)[model.step_ops[-1].out.name])
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole[model.step_ops[-1].out.name])
+    if model.final_ops:
+        np.testing.assert_array_equal(
+            reference.finish(model, carry)[model.output.name], whole[model.output.name]
+        )
