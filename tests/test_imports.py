@@ -15,7 +15,7 @@ import qs5
 SOURCE = Path(__file__).parents[1] / "src" / "qs5"
 JAX = frozenset({"jax", "jaxlib", "equinox", "optax", "orbax", "flax", "chex", "aqt"})
 NUMPY = frozenset({"numpy"})
-BACKENDS = frozenset({"reference", "native", "c99", "onnx"})  # none may import another
+BACKENDS = frozenset({"reference", "native", "c99", "onnx", "mcu"})  # none may import another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +154,7 @@ def test_no_row_allows_a_cycle() -> None:
         ("lowering.fold", "import qs5.backends.c99", "qs5.backends.c99"),
         ("backends.native", "from . import c99", "qs5.backends.c99"),
         ("backends.c99.emit", "from ..reference import run", "qs5.backends.reference.run"),
+        ("backends.mcu.build", "from qs5.backends.c99 import emit", "qs5.backends.c99.emit"),
         ("reports.table", "from qs5.integer.model import IntegerModel", "qs5.integer.model.IntegerModel"),
         ("interop.lindermanlab", "from qs5.training import train", "qs5.training.train"),
         ("search.sensitivity", "from qs5.cli import main", "qs5.cli.main"),

@@ -1,0 +1,8 @@
+#include "mcu.h"
+
+int main(void)
+{
+    mcu_text("started");
+    for (;;) {
+    }
+}

@@ -1,0 +1,7 @@
+double tanh(double);
+
+int main(void)
+{
+    volatile double x = 0.5;
+    return (int)tanh(x);
+}
