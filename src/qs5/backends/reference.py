@@ -105,7 +105,9 @@ def _collect(x: Codes, carry: Carry) -> None:
 
 def dense(op: o.Dense, env: Environment, _: IntegerModel) -> Codes:
     """SPEC 4.2."""
-    acc = env[op.x] @ op.weight.astype(np.int64).T + op.bias
+    acc = env[op.x] @ op.weight.astype(np.int64).T
+    if op.biases:
+        acc = acc + op.bias
     return clip(requantize(acc, op.M, op.shift), op.out)
 
 

@@ -100,6 +100,8 @@ def _input(model: IntegerModel) -> Iterator[str]:
 
 
 def _shapes(op: Op, signals: Signals) -> Iterator[str]:
+    if isinstance(op, o.Dense) and op.biases not in (0, op.outputs):
+        yield f"expected 0 or {op.outputs} biases, got {op.biases}"
     for name, layout in o.layouts(op).items():
         array, shape = getattr(op, name), o.shape_of(op, layout)
         dtype = o.dtype_of(op, layout)
@@ -134,7 +136,8 @@ def _channels(op: Op) -> dict[str, int]:
 def _dense(op: o.Dense, signals: Signals) -> Iterator[str]:
     yield from _codes(op.weight, op.bits, "weight")
     yield from _multiplier(op.M, op.shift)
-    yield from _sum(np.abs(op.weight.astype(np.int64)).sum(axis=1) * _bound(signals[op.x]) + _size(op.bias))
+    bias = _size(op.bias) if op.biases else 0
+    yield from _sum(np.abs(op.weight.astype(np.int64)).sum(axis=1) * _bound(signals[op.x]) + bias)
 
 
 def _embedding(op: o.Embedding, signals: Signals) -> Iterator[str]:

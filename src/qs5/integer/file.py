@@ -139,9 +139,10 @@ def _header(model: IntegerModel) -> dict[str, Any]:
 
 
 def _op_fields(op: o.Op) -> dict[str, Any]:
-    """Kind, sizes and names of an op; its signal without what is as usual."""
+    """Kind, signal (as a list, for brevity), sizes and names of an op."""
     plain = [f for f in dataclasses.fields(op) if f.name != "out" and "layout" not in f.metadata]
-    return {"kind": op.kind, "out": dataclasses.asdict(op.out), **{f.name: getattr(op, f.name) for f in plain}}
+    signal = [getattr(op.out, f.name) for f in dataclasses.fields(Signal)]
+    return {"kind": op.kind, "out": signal, **{f.name: getattr(op, f.name) for f in plain}}
 
 
 def _model(table: dict[str, Any], constants: bytes) -> IntegerModel:
@@ -167,7 +168,7 @@ def _op(entry: Any, reader: "_Reader") -> o.Op:
     if not isinstance(entry, dict) or entry.get("kind") not in o.KINDS:
         raise IntegerModelError("expected an op of a known kind")
     cls = o.KINDS[entry["kind"]]
-    fields = {k: v for k, v in entry.items() if k != "kind"}
+    fields = {k: v for k, v in entry.items() if k != "kind"} | {"out": _signal(entry.get("out"))}
     layouts = o.layouts(cls)
     plain = {f.name for f in dataclasses.fields(cls)} - set(layouts)
     _keys(fields, plain, cls.kind)
@@ -176,6 +177,13 @@ def _op(entry: Any, reader: "_Reader") -> o.Op:
     sized = _Sized(values)
     arrays = {name: reader.take(sized, layout) for name, layout in layouts.items()}
     return cls(**values, **arrays)
+
+
+def _signal(listed: Any) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(Signal)]
+    if not isinstance(listed, list) or len(listed) != len(names):
+        raise IntegerModelError(f"expected a signal as a list of {', '.join(names)}, got {str(listed)[:40]}")
+    return dict(zip(names, listed, strict=True))
 
 
 class _Sized:

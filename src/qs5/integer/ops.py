@@ -51,8 +51,10 @@ class Dense(Op):
     outputs: int
     bits: int
     """Of the weights."""
+    biases: int
+    """outputs, or 0 where nothing is added."""
     weight: np.ndarray = constant("codes", "outputs", "inputs")
-    bias: np.ndarray = constant("int32", "outputs")
+    bias: np.ndarray = constant("int32", "biases")
     M: np.ndarray = constant("int16", "outputs")
     shift: np.ndarray = constant("uint8", "outputs")
 

@@ -80,8 +80,9 @@ class Program(Arithmetic):
                 inputs=inputs,
                 outputs=outputs,
                 bits=self._bits(f"{site}.weight"),
+                biases=outputs if bias is not None else 0,
                 weight=_array(np.asarray(c.weight).T, "int8"),
-                bias=_array(c.bias, "int32"),
+                bias=_array(c.bias if bias is not None else np.zeros(0), "int32"),
                 M=_array(c.M, "int16"),
                 shift=_array(c.shift, "uint8"),
             )
