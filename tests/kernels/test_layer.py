@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.support import small_inputs, small_model
 
 from qs5.kernels import native
 from qs5.kernels.layer import LayerArrays, check_shapes
@@ -16,7 +17,6 @@ from qs5.model.recurrence import scan_sequential
 from qs5.quantization.calibration import calibrate, plan_grids
 from qs5.quantization.spec import spec_of
 from qs5.quantization.static import StaticArithmetic, static_arithmetic
-from tests.support import small_inputs, small_model
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no native kernels")
 
