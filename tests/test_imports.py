@@ -38,7 +38,8 @@ TABLE: dict[str, Row] = {
     "notation": Row(others=NUMPY),
     "errors": Row(others=False),
     "numerics": Row(others=NUMPY),
-    "kernels": Row(jax=True),
+    "_native": Row(others=False),  # the extension module
+    "kernels": Row(ours=frozenset({"_native"}), jax=True),
     "zoo": Row(others=False),
     "tasks": row("", jax=frozenset({"tasks.losses", "tasks.metrics"})),
     "model": row("kernels", jax=True),
