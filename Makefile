@@ -66,6 +66,6 @@ $(stamp): pyproject.toml constraints.txt
 	  echo "'$(PYTHON)' has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv) and run make again" >&2; exit 1; }
 	@[ "$$($(bin)/python -c '$(version)' 2>/dev/null)" = "$$($(PYTHON) -c '$(version)')" ] || $(PYTHON) -m venv --clear .venv
 	@echo "Installing into .venv: about 1.1 GB, one to three minutes."
-	@$(pip_install) pip hatchling editables
+	@$(pip_install) pip scikit-build-core nanobind cmake ninja jaxlib
 	@$(pip_install) --no-build-isolation --editable '.[dev]'
 	@touch $@

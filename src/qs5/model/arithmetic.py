@@ -22,6 +22,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from qs5.kernels import native
 from qs5.model import recurrence
 from qs5.model.config import Pooling
 from qs5.model.discretize import Complex
@@ -35,6 +36,7 @@ from qs5.model.norms import (
     running,
 )
 from qs5.model.operators import POINTWISE
+from qs5.model.whole_layer import Weights, WholeLayer, compute
 
 
 class Signal(eqx.Module):
@@ -45,6 +47,8 @@ class Signal(eqx.Module):
 
     value: jax.Array
     site: str = eqx.field(static=True)
+    statistics: BatchStatistics | None = None
+    """Of `value` over time and batch, where whoever computed it knows them already."""
 
 
 class Normed(NamedTuple):
@@ -52,6 +56,14 @@ class Normed(NamedTuple):
 
     signal: Signal
     statistics: BatchStatistics | None
+
+
+class WholeResult(NamedTuple):
+    """Residual stream, batch statistics that a batch norm used in training, final state (B, S)."""
+
+    signal: Signal
+    statistics: BatchStatistics | None
+    final_state: jax.Array
 
 
 class Arithmetic(abc.ABC):
@@ -113,10 +125,24 @@ class Arithmetic(abc.ABC):
     def leave(self, x: Signal) -> jax.Array:
         """The real values of the network's output."""
 
+    @property
+    def takes_whole_layers(self) -> bool:
+        """Whether `whole_layer` is to be used in place of a layer's single operations, where the layer allows."""
+        return False
+
+    def whole_layer(self, name: str, x: Signal, layer: WholeLayer, *, batch_stats: bool) -> WholeResult:
+        """A layer in one operation, with the same result as from its single operations."""
+        raise NotImplementedError
+
 
 def project_in(u: jax.Array, B_bar: Complex) -> jax.Array:
     """u (L, B, H) times [B-bar.re; B-bar.im]^T as one product, packed (L, B, S)."""
-    return u @ jnp.concatenate([B_bar.re, B_bar.im], axis=0).T
+    return u @ packed_inputs(B_bar)
+
+
+def packed_inputs(B_bar: Complex) -> jax.Array:
+    """[B-bar.re; B-bar.im]^T, (H, S)."""
+    return jnp.concatenate([B_bar.re, B_bar.im], axis=0).T
 
 
 def packed_columns(C: Complex, direction: int, M: int) -> jax.Array:
@@ -134,8 +160,13 @@ def project_out(states: tuple[jax.Array, ...], C: Complex) -> jax.Array:
 
 def dropout(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
     """Zero channels with probability `rate`, one mask for all steps (axis 0), scaled to keep the mean."""
-    keep = jax.random.bernoulli(key, 1.0 - rate, (1, *x.shape[1:]))
-    return x * (keep.astype(x.dtype) * (1.0 / (1.0 - rate)))
+    return x * dropout_mask(x, key, rate)[None]
+
+
+def dropout_mask(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
+    """0 or 1 / (1 - rate), shape of x without its axis 0."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape[1:])
+    return keep.astype(x.dtype) * (1.0 / (1.0 - rate))
 
 
 def pool_mean(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
@@ -166,9 +197,28 @@ def pair_features(x: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class FloatArithmetic(Arithmetic):
-    """The float model. `scan`: a function of `qs5.model.recurrence`; None: the backend's default."""
+    """The float model. `scan`: a function of `qs5.model.recurrence`, which is then composed from JAX operations;
+    None: native kernels for whole layers where they exist, else the backend's default scan."""
 
     scan: Callable[..., jax.Array] | None = None
+
+    @property
+    def takes_whole_layers(self) -> bool:
+        # A subclass that changes single operations is to see them all.
+        return type(self) is FloatArithmetic and self.scan is None and native.available()
+
+    def whole_layer(self, name: str, x: Signal, layer: WholeLayer, *, batch_stats: bool) -> WholeResult:
+        C = Complex(layer.factor * layer.C.re, layer.factor * layer.C.im)
+        weights = Weights(
+            a=layer.Lambda_bar,
+            B=packed_inputs(layer.B_bar),
+            C=packed_columns(C, 0, C.re.shape[1]),
+            D=layer.D,
+            W=layer.gate_weight,
+            b=layer.gate_bias,
+        )
+        done = compute(x.value, layer, weights, known=x.statistics, batch_stats=batch_stats)
+        return WholeResult(Signal(done.value, f"{name}.residual", done.statistics), done.used, done.last)
 
     def enter(self, site: str, x: jax.Array) -> Signal:
         return Signal(x, site)
@@ -183,7 +233,7 @@ class FloatArithmetic(Arithmetic):
         value = jax.lax.optimization_barrier(x.value)
         if norm.mean is None:
             return Normed(Signal(layer_norm(value, norm), site), None)
-        statistics = batch_statistics(value) if batch_stats else running(norm)
+        statistics = (x.statistics or batch_statistics(value)) if batch_stats else running(norm)
         gain, offset = fold(norm, statistics)
         y = value * per_channel(gain, value) + per_channel(offset, value)
         return Normed(Signal(y, site), statistics if batch_stats else None)

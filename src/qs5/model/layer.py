@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from qs5.model.arithmetic import Arithmetic, Signal
+from qs5.model.arithmetic import Arithmetic, Signal, WholeResult, dropout_mask
 from qs5.model.config import ModelConfig
+from qs5.model.discretize import Complex
 from qs5.model.norms import BatchStatistics, Norm, init_norm
-from qs5.model.ssm import SSM, init_ssm, ssm_forward
+from qs5.model.ssm import SSM, discrete, init_ssm, output_factor, ssm_forward
+from qs5.model.whole_layer import WholeLayer
 
 
 class Dense(eqx.Module):
@@ -65,6 +67,8 @@ def layer_forward(
 ) -> LayerOutput:
     """x + activation(SSM(norm(x))), or norm(x + activation(SSM(x))) for a post-norm layer."""
     A, c = context.arithmetic, context.config
+    if A.takes_whole_layers and _is_whole(layer, x, c):
+        return LayerOutput(*_whole_layer(layer, x, context=context, name=name, key=key, x0=x0))
     u, statistics = x, None
     if c.prenorm:
         u, statistics = A.norm(f"{name}.norm", x, layer.norm, batch_stats=context.batch_stats)
@@ -74,6 +78,38 @@ def layer_forward(
     if not c.prenorm:
         out, statistics = A.norm(f"{name}.norm", out, layer.norm, batch_stats=context.batch_stats)
     return LayerOutput(out, statistics, state)
+
+
+def _is_whole(layer: Layer, x: Signal, c: ModelConfig) -> bool:
+    """Whether `Arithmetic.whole_layer` covers this layer."""
+    covered = c.prenorm and not c.bidirectional and c.activation == "half_glu1" and layer.gate is not None
+    return covered and x.value.ndim == 3 and x.value.dtype == jnp.float32
+
+
+def _whole_layer(
+    layer: Layer, x: Signal, *, context: Context, name: str, key: jax.Array | None, x0: jax.Array | None
+) -> WholeResult:
+    """The same as `layer_forward` composes, as one operation."""
+    c, ssm = context.config, layer.ssm
+    assert layer.gate is not None
+    keys = (None, None) if key is None or c.dropout == 0.0 else tuple(jax.random.split(key))
+    masks = [None if k is None else dropout_mask(x.value, k, c.dropout) for k in keys]
+    Lambda_bar, B_bar = discrete(ssm, c)
+    whole = WholeLayer(
+        norm=layer.norm,
+        Lambda_bar=Lambda_bar,
+        B_bar=B_bar,
+        C=Complex(ssm.C_re, ssm.C_im),
+        D=ssm.D,
+        factor=output_factor(c),
+        gate_weight=layer.gate.weight,
+        gate_bias=layer.gate.bias,
+        gelu=c.gelu,
+        gate=c.gate,
+        masks=(masks[0], masks[1]),
+        x0=x0,
+    )
+    return context.arithmetic.whole_layer(name, x, whole, batch_stats=context.batch_stats)
 
 
 def _activate(layer: Layer, y: Signal, *, context: Context, name: str, key: jax.Array | None) -> Signal:

@@ -46,6 +46,12 @@ def batch_statistics(x: jax.Array) -> BatchStatistics:
     return BatchStatistics(mean, jnp.maximum(mean_square - mean * mean, 0.0))
 
 
+def statistics_from_sums(total: jax.Array, squares: jax.Array, count: int) -> BatchStatistics:
+    """The same from the sums (H,) of x and of x^2 over `count` steps."""
+    mean = total / count
+    return BatchStatistics(mean, jnp.maximum(squares / count - mean * mean, 0.0))
+
+
 def fold(norm: Norm, statistics: BatchStatistics) -> tuple[jax.Array, jax.Array]:
     """Batch norm as one affine map per channel: y = gain x + offset, (H,) each."""
     gain = norm.scale * jax.lax.rsqrt(statistics.var + BATCH_EPS)

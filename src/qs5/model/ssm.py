@@ -63,6 +63,11 @@ def discrete(ssm: SSM, c: ModelConfig) -> tuple[Complex, Complex]:
     return discretize(c.discretization, Lambda, Complex(ssm.B_re, ssm.B_im), Delta)
 
 
+def output_factor(c: ModelConfig) -> float:
+    """2 where the conjugate half of the states is not stored, else 1."""
+    return 2.0 if c.conj_sym else 1.0
+
+
 class SSMOutput(NamedTuple):
     """Output signal (L, B, H) and the state after the last step (B, S) of the forward scan."""
 
@@ -80,8 +85,7 @@ def ssm_forward(
     states = (forward,)
     if c.bidirectional:
         states += (arithmetic.recurrence(f"{name}.state_reverse", Lambda_bar, Bu, None, reverse=True),)
-    factor = 2.0 if c.conj_sym else 1.0
     y = arithmetic.output_projection(
-        f"{name}.y", states, u, Complex(ssm.C_re, ssm.C_im), ssm.D, factor=factor
+        f"{name}.y", states, u, Complex(ssm.C_re, ssm.C_im), ssm.D, factor=output_factor(c)
     )
     return SSMOutput(y, forward.value[-1])

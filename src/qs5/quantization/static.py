@@ -69,14 +69,13 @@ class StaticArithmetic(Arithmetic):
         value = jax.lax.optimization_barrier(x.value)
         if norm.mean is None:
             return Normed(self._round(site, layer_norm(value, norm)), None)
-        statistics = batch_statistics(value) if batch_stats else running(norm)
+        statistics = (x.statistics or batch_statistics(value)) if batch_stats else running(norm)
         gain, offset = fold(norm, statistics)
         real = value * per_channel(gain, value) + per_channel(offset, value)
         return Normed(self._round(site, real), statistics if batch_stats else None)
 
     def input_projection(self, site: str, u: Signal, B_bar: Complex) -> Signal:
-        packed = jnp.concatenate([B_bar.re, B_bar.im], axis=0).T
-        return self.dot(site, u, packed, None)
+        return self.dot(site, u, floats.packed_inputs(B_bar), None)
 
     def recurrence(
         self, site: str, Lambda_bar: Complex, Bu: Signal, x0: jax.Array | None, *, reverse: bool

@@ -1,0 +1,117 @@
+// Products of a tall block of rows with a small matrix, both in cache.
+//
+// A tile of C, kRows x kVecs vectors, stays in registers while k runs; the matrix B is packed once a call into panels of
+// kVecs vectors, so that a panel is read in order. The transposed product (weight gradients) reads B's rows in place.
+#pragma once
+
+#include "vector.h"
+
+namespace qs5 {
+namespace QS5_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kMaxVecs = 4; // of 32 registers: 24 accumulators, 4 of B
+constexpr int rows_of(int vecs) { return vecs == 4 ? 6 : vecs == 3 ? 8 : 12; }
+#else
+constexpr int kMaxVecs = 2; // of 16 registers: 12 (8) accumulators, 2 of B, one of A
+constexpr int rows_of(int vecs) { return vecs == 2 ? (kLanes == 8 ? 6 : 4) : 8; }
+#endif
+
+// C[i, :] = (or +=) sum_k A(i, k) B[k, :] for kRows rows, A(i, k) at a[i lda + k], transposed a[k lda + i].
+template <int kRows, int kVecs, bool kTransposed>
+inline void tile(const float *a, Index lda, const float *b, Index ldb, float *c, Index ldc, Index K, bool add) {
+  Vec sums[kRows][kVecs];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs; ++j) sums[i][j] = add ? load(c + i * ldc + j * kLanes) : zero();
+  for (Index k = 0; k < K; ++k, b += ldb) {
+    Vec row[kVecs];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs; ++j) row[j] = load(b + j * kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const Vec x = splat(kTransposed ? a[k * lda + i] : a[i * lda + k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVecs; ++j) sums[i][j] = fma(x, row[j], sums[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs; ++j) store(c + i * ldc + j * kLanes, sums[i][j]);
+}
+
+// All rows of one panel: whole tiles, then 4, 2 and 1 rows.
+template <int kVecs, bool kTransposed>
+inline void panel(const float *a, Index lda, const float *b, Index ldb, float *c, Index ldc, Index rows, Index K,
+                  bool add) {
+  constexpr int kRows = rows_of(kVecs);
+  const Index step = kTransposed ? 1 : lda;
+  Index i = 0;
+  for (; i + kRows <= rows; i += kRows)
+    tile<kRows, kVecs, kTransposed>(a + i * step, lda, b, ldb, c + i * ldc, ldc, K, add);
+  for (; i + 4 <= rows; i += 4) tile<4, kVecs, kTransposed>(a + i * step, lda, b, ldb, c + i * ldc, ldc, K, add);
+  for (; i + 2 <= rows; i += 2) tile<2, kVecs, kTransposed>(a + i * step, lda, b, ldb, c + i * ldc, ldc, K, add);
+  for (; i < rows; ++i) tile<1, kVecs, kTransposed>(a + i * step, lda, b, ldb, c + i * ldc, ldc, K, add);
+}
+
+template <bool kTransposed>
+inline void panel_of(int vecs, const float *a, Index lda, const float *b, Index ldb, float *c, Index ldc, Index rows,
+                     Index K, bool add) {
+  switch (vecs) {
+#if defined(__AVX512F__)
+  case 4: return panel<4, kTransposed>(a, lda, b, ldb, c, ldc, rows, K, add);
+  case 3: return panel<3, kTransposed>(a, lda, b, ldb, c, ldc, rows, K, add);
+#endif
+  case 2: return panel<2, kTransposed>(a, lda, b, ldb, c, ldc, rows, K, add);
+  default: return panel<1, kTransposed>(a, lda, b, ldb, c, ldc, rows, K, add);
+  }
+}
+
+// Widths of the panels of N columns: as few as possible, nearly equal.
+inline int next_panel(Index left) {
+  const Index vecs = left / kLanes, panels = (vecs + kMaxVecs - 1) / kMaxVecs;
+  return static_cast<int>((vecs + panels - 1) / panels);
+}
+
+// A matrix (K, N), N whole vectors, as panels one after another; same number of floats.
+struct Packed {
+  const float *data;
+  Index K, N;
+};
+
+// Packs dense (K, N), or its transpose where dense is (N, K), into `to`.
+inline Packed pack(const float *dense, Index K, Index N, bool transposed, float *to) {
+  const Packed packed{to, K, N};
+  for (Index n = 0; n < N;) {
+    const Index width = next_panel(N - n) * kLanes;
+    for (Index k = 0; k < K; ++k)
+      for (Index j = n; j < n + width; ++j) *to++ = transposed ? dense[j * K + k] : dense[k * N + j];
+    n += width;
+  }
+  return packed;
+}
+
+// C (rows, N) = (or +=) A (rows, K) B (K, N); A and C dense.
+inline void multiply(const float *a, const Packed &b, float *c, Index rows, bool add) {
+  const float *data = b.data;
+  for (Index n = 0; n < b.N;) {
+    const int vecs = next_panel(b.N - n);
+    panel_of<false>(vecs, a, b.K, data, vecs * kLanes, c + n, b.N, rows, b.K, add);
+    data += b.K * vecs * kLanes;
+    n += vecs * kLanes;
+  }
+}
+
+// C (K, N) += A (rows, K)^T G (rows, N); all dense.
+inline void add_outer(const float *a, Index K, const float *g, Index N, float *c, Index rows) {
+  for (Index n = 0; n < N;) {
+    const int vecs = next_panel(N - n);
+    panel_of<true>(vecs, a, K, g + n, N, c + n, N, K, rows, true);
+    n += vecs * kLanes;
+  }
+}
+
+} // namespace QS5_ISA
+} // namespace qs5

@@ -1,0 +1,114 @@
+// The interface between the foreign-function handlers (ffi.cpp) and the kernels (compute.cpp), which are compiled once
+// for each instruction set. Plain structs only: nothing here may depend on the width of a vector.
+//
+// Letters as in qs5.notation: L time, B batch, H features, M complex modes, S = 2M packed re, im. All arrays are dense,
+// row-major, float32, time-major (L, B, .) unless said otherwise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace qs5 {
+
+using Index = std::ptrdiff_t;
+
+struct Shape {
+  Index L, B, H, M;
+};
+
+// Runs task(data, i) for i = 0 .. n-1 on the threads there are, and returns when all are done.
+struct Runner {
+  void* context;
+  int threads;
+  void (*run)(void* context, int n, void (*task)(void* data, int i), void* data);
+};
+
+// Places in a layer where a value may be rounded to a grid, in the order of the forward pass.
+enum Site { kNorm, kBu, kState, kStateOut, kY, kGelu, kGate, kSigmoid, kProduct, kResidual, kSites };
+
+// Grids of the sites: table (kSites, 4, width): step inverses, steps, lowest code, highest code (first entry counts).
+// Bit i of `rounded` says whether site i has a grid at all.
+struct Grids {
+  const float* table;
+  Index width;
+  int64_t rounded;
+};
+
+enum Gelu : int { kGeluTanh = 0, kQGelu = 1 };
+enum Gate : int { kSoftSigmoid = 0, kHardSigmoid = 1 };
+
+// What both passes of a layer read.
+//   u = gain x + offset, or layer norm with that gain and offset;   s_k = a s_{k-1} + B^T u_k
+//   y = C^T s + D u;   g = m1 gelu(y);   z = W^T g + b;   out = x + m2 g sigmoid(z)
+struct Layer {
+  Shape shape;
+  bool layer_norm;
+  float epsilon;  // layer norm only
+  int gelu, gate;
+  const float *x;             // (L, B, H)
+  const float *gain, *offset; // (H)
+  const float *a;             // (S)
+  const float *B;             // (H, S)
+  const float *C;             // (S, H); meets codes instead of values where kStateOut is rounded
+  const float *D;             // (H)
+  const float *W;             // (H, H)
+  const float *b;             // (H)
+  const float *m1, *m2;       // (B, H), or null: no dropout
+  const float *x0;            // (B, S)
+  Grids grids;
+};
+
+// What the forward pass leaves for the backward pass. Null pointers: not wanted.
+struct Saved {
+  float *states;   // (L, B, S)
+  float *y, *z;    // (L, B, H), before rounding
+  uint8_t *inside; // (L, B, S), whether B^T u was inside the range of its grid; quantized layers only
+};
+
+struct LayerForward {
+  Layer layer;
+  Saved saved;
+  float *out;              // (L, B, H)
+  float *sum, *sum_square; // (H), of out over (L, B)
+  float *last;             // (B, S), the state after the last step
+};
+
+struct LayerBackward {
+  Layer layer;
+  Saved saved;
+  const float *g_out, *g_sum, *g_sum_square, *g_last;
+  float *g_x, *g_gain, *g_offset, *g_a, *g_B, *g_C, *g_D, *g_W, *g_b, *g_x0;
+};
+
+// s_k = Q(a s_{k-1} + v_k), from the end if `reverse`. Q rounds to codes times step where `step` is not null.
+struct Scan {
+  Shape shape;
+  bool reverse;
+  const float *a;             // (S)
+  const float *v;             // (L, B, S)
+  const float *x0;            // (B, S)
+  const float *step;          // (S) or null
+  float high;
+  float *states;              // (L, B, S)
+};
+
+// mu_k = g_k + conj(a) mu_{k+1};  g_v = mu;  g_a = sum conj(s_{k-1}) mu_k;  g_x0 = conj(a) mu_1.
+struct ScanBackward {
+  Shape shape;
+  bool reverse;
+  const float *a, *states, *x0, *g;
+  float *g_v, *g_a, *g_x0;
+};
+
+struct Kernels {
+  const char *name;
+  void (*layer_forward)(const LayerForward &, const Runner &);
+  void (*layer_backward)(const LayerBackward &, const Runner &);
+  void (*scan_forward)(const Scan &, const Runner &);
+  void (*scan_backward)(const ScanBackward &, const Runner &);
+};
+
+// The kernels for the widest instruction set that this processor has, at most QS5_NATIVE_ISA if that is set.
+const Kernels &kernels();
+
+} // namespace qs5

@@ -1,0 +1,302 @@
+// The gradient of a layer: blocks in reverse time; activations are computed again from y and z, weight gradients are
+// summed per task and added up at the end, in the order of the tasks.
+//
+//   d = m2 d_out;   d_g = d sigmoid(z) + W d_z, d_z = d g sigmoid'(z);   d_y = m1 gelu'(y) d_g
+//   d_s = C d_y;   mu_k = d_s_k + conj(a) mu_{k+1};   d_u = B mu + D d_y;   d_x = d_out + gain d_u
+#pragma once
+
+#include "layer.h"
+
+namespace qs5 {
+namespace QS5_ISA {
+
+// Gradients of the parameters, padded.
+struct Gradients {
+  float *B, *C, *W, *a;                // (Hp, Sp), (Sp, Hp), (Hp, Hp), (Sp)
+  float *gain, *offset, *D, *b;        // (Hp)
+};
+
+inline Index gradients_floats(const Padded &n) {
+  return 2 * n.Hp * n.Sp + n.Hp * n.Hp + n.Sp + 4 * n.Hp + 8 * 16;
+}
+
+inline Gradients take_gradients(const Padded &n, Arena &arena) {
+  return {arena.take(n.Hp * n.Sp), arena.take(n.Hp * n.Sp), arena.take(n.Hp * n.Hp), arena.take(n.Sp),
+          arena.take(n.Hp),        arena.take(n.Hp),        arena.take(n.Hp),        arena.take(n.Hp)};
+}
+
+struct BackwardTask {
+  const LayerBackward &f;
+  const Padded &n;
+  const Weights &w;
+  const float *g_sum, *g_sum_square; // (Hp)
+  Chunk chunk;
+  float *x, *u, *g, *d_z, *d_g, *slope; // rows of Hp
+  float *d_out;                         // rows of Hp: gradient of the residual sum
+  float *state, *mu;                    // rows of Sp
+  float *row;                           // two rows of Hp
+  float *previous;                      // sequences of Sp: s_{k-1} of the block's first step
+  float *carry;                         // sequences of Sp: conj(a) mu_{k+1}
+  float *masks;                         // (2, count, Hp)
+  Gradients sums;
+};
+
+inline Index backward_floats(const Padded &n, Index count) {
+  const Index rows = steps_of({0, count}) * count;
+  return rows * (7 * n.Hp + 2 * n.Sp) + 2 * count * (n.Sp + n.Hp) + 2 * n.Hp + gradients_floats(n) + 16 * 16;
+}
+
+inline void add(float *to, Vec v) { store(to, load(to) + v); }
+
+// From y, z and the output's gradient: g, d_z, d sigmoid(z) (in d_g), m1 gelu'(y) (in slope), d_out; and d_b.
+template <bool kQuantized> inline void backward_gate(const BackwardTask &t, const Block &block) {
+  const Padded &n = t.n;
+  const Layer &l = t.f.layer;
+  const Grid *grids = t.w.grids;
+  float *y_row = t.row, *z_row = t.row + n.Hp;
+  for (Index r = 0; r < block.rows(); ++r) {
+    const Index at = r * n.Hp, token = block.token(r, n) * n.H;
+    float *x = t.x + at, *d_out = t.d_out + at;
+    const float *m1 = t.masks + (r % t.chunk.count) * n.Hp, *m2 = m1 + t.chunk.count * n.Hp;
+    read_row(x, l.x + token, n.H);
+    read_row(d_out, t.f.g_out + token, n.H);
+    read_row(y_row, t.f.saved.y + token, n.H);
+    read_row(z_row, t.f.saved.z + token, n.H);
+    for (Index j = 0; j < n.Hp; j += kLanes) {
+      const Vec y = load(y_row + j), z = load(z_row + j);
+      const ValueSlope act = gelu(l.gelu, rounded<kQuantized>(grids[kY], j, y));
+      const Vec g0 = rounded<kQuantized>(grids[kGelu], j, act.value);
+      const Vec g1 = l.m1 ? g0 * load(m1 + j) : g0;
+      const Vec g = l.m1 ? rounded<kQuantized>(grids[kGelu], j, g1) : g0;
+      const ValueSlope open = gate(l.gate, rounded<kQuantized>(grids[kGate], j, z));
+      const Vec opening = rounded<kQuantized>(grids[kSigmoid], j, open.value);
+      const Vec p0 = g * opening, p1 = rounded<kQuantized>(grids[kProduct], j, p0);
+      const Vec p2 = l.m2 ? p1 * load(m2 + j) : p1;
+      const Vec real = load(x + j) + (l.m2 ? rounded<kQuantized>(grids[kProduct], j, p2) : p1);
+      const Vec out = rounded<kQuantized>(grids[kResidual], j, real);
+
+      Vec d = load(d_out + j) + fma(out, 2.0f * load(t.g_sum_square + j), load(t.g_sum + j));
+      d = straight<kQuantized>(grids[kResidual], j, real, d);
+      store(d_out + j, d);
+      if (l.m2) d = straight<kQuantized>(grids[kProduct], j, p2, d) * load(m2 + j);
+      d = straight<kQuantized>(grids[kProduct], j, p0, d);
+      Vec d_z = straight<kQuantized>(grids[kSigmoid], j, open.value, d * g) * open.slope;
+      d_z = straight<kQuantized>(grids[kGate], j, z, d_z);
+      Vec slope = l.m1 ? straight<kQuantized>(grids[kGelu], j, g1, load(m1 + j)) : splat(1.0f);
+      slope = straight<kQuantized>(grids[kGelu], j, act.value, slope) * act.slope;
+      store(t.slope + at + j, straight<kQuantized>(grids[kY], j, y, slope));
+      store(t.d_g + at + j, d * opening);
+      store(t.d_z + at + j, d_z);
+      store(t.g + at + j, g);
+      add(t.sums.b + j, d_z);
+    }
+  }
+}
+
+// u again, and d_y in place of d_g (now with W d_z in it); d_D.
+template <bool kQuantized> inline void backward_gelu(const BackwardTask &t, const Block &block) {
+  const Padded &n = t.n;
+  for (Index r = 0; r < block.rows(); ++r) {
+    const Index at = r * n.Hp;
+    const RowNorm row = norm_of(t.f.layer, t.x + at, n);
+    for (Index j = 0; j < n.Hp; j += kLanes) {
+      const Vec u = rounded<kQuantized>(t.w.grids[kNorm], j, normalized(load(t.x + at + j), row, t.w, j));
+      const Vec d_y = load(t.d_g + at + j) * load(t.slope + at + j);
+      store(t.u + at + j, u);
+      store(t.d_g + at + j, d_y);
+      add(t.sums.D + j, u * d_y);
+    }
+  }
+}
+
+// States of the block, and those before its first step.
+inline void read_states(const BackwardTask &t, const Block &block) {
+  const Padded &n = t.n;
+  for (Index r = 0; r < block.rows(); ++r)
+    read_state(t.state + r * n.Sp, t.f.saved.states + block.token(r, n) * n.S, n);
+  for (Index b = 0; b < t.chunk.count; ++b) {
+    const Index token = (block.begin - 1) * n.B + t.chunk.first + b;
+    const float *from = block.begin > 0 ? t.f.saved.states + token * n.S
+                                        : t.f.layer.x0 + (t.chunk.first + b) * n.S;
+    read_state(t.previous + b * n.Sp, from, n);
+  }
+}
+
+// mu_k = d_s_k + conj(a) mu_{k+1} in place of d_s; d_a += conj(s_{k-1}) mu_k. In reverse time.
+template <bool kQuantized> inline void backward_scan(const BackwardTask &t, const Block &block) {
+  const Padded &n = t.n;
+  const Grid &read = t.w.grids[kStateOut];
+  for (Index r = block.rows() - 1; r >= 0; --r) {
+    const Index b = r % t.chunk.count;
+    float *mu = t.mu + r * n.Sp, *carry = t.carry + b * n.Sp;
+    const float *s = t.state + r * n.Sp;
+    const float *before = r >= t.chunk.count ? s - t.chunk.count * n.Sp : t.previous + b * n.Sp;
+    for (Index j = 0; j < n.Mp; j += kLanes) {
+      const Index i = j + n.Mp;
+      Vec d_re = load(mu + j), d_im = load(mu + i);
+      if (kQuantized && read.rounds()) {
+        d_re = select(is_inside(read, j, load(s + j)), d_re * load(read.inverse + j), zero());
+        d_im = select(is_inside(read, i, load(s + i)), d_im * load(read.inverse + i), zero());
+      }
+      const Vec m_re = d_re + load(carry + j), m_im = d_im + load(carry + i);
+      const Vec a_re = load(t.w.a_re + j), a_im = load(t.w.a_im + j);
+      const Vec s_re = load(before + j), s_im = load(before + i);
+      store(mu + j, m_re);
+      store(mu + i, m_im);
+      store(carry + j, fma(a_re, m_re, a_im * m_im));
+      store(carry + i, fma(a_re, m_im, -(a_im * m_re)));
+      add(t.sums.a + j, fma(s_re, m_re, s_im * m_im));
+      add(t.sums.a + i, fma(s_re, m_im, -(s_im * m_re)));
+    }
+  }
+}
+
+// What C read, in place of the states.
+inline void states_to_codes(const BackwardTask &t, const Block &block) {
+  const Grid &read = t.w.grids[kStateOut];
+  if (!read.rounds()) return;
+  for (Index r = 0; r < block.rows(); ++r)
+    for (Index j = 0; j < t.n.Sp; j += kLanes)
+      store(t.state + r * t.n.Sp + j, codes(read, j, load(t.state + r * t.n.Sp + j)));
+}
+
+// The gradient does not pass where B^T u had left the range of its grid.
+inline void mask_Bu(const BackwardTask &t, const Block &block) {
+  const Padded &n = t.n;
+  if (!t.w.grids[kBu].rounds()) return;
+  for (Index r = 0; r < block.rows(); ++r) {
+    const uint8_t *inside = t.f.saved.inside + block.token(r, n) * n.S;
+    float *mu = t.mu + r * n.Sp;
+    if (n.M % kLanes == 0) {
+      for (Index j = 0; j < n.Sp; j += kLanes) store(mu + j, select(load_bytes(inside + j), load(mu + j), zero()));
+    } else {
+      for (Index s = 0; s < n.S; ++s)
+        if (!inside[s]) mu[padded_column(s, n)] = 0.0f;
+    }
+  }
+}
+
+// d_x from d_u (B mu, in t.g) and d_y (in t.d_g); d_gain, d_offset.
+template <bool kQuantized> inline void backward_norm(const BackwardTask &t, const Block &block) {
+  const Padded &n = t.n;
+  const bool layer_norm = t.f.layer.layer_norm;
+  for (Index r = 0; r < block.rows(); ++r) {
+    const Index at = r * n.Hp;
+    const float *x = t.x + at;
+    float *d_x = t.d_out + at, *d_hat = t.g + at;
+    const RowNorm row = norm_of(t.f.layer, x, n);
+    Vec total = zero(), along = zero(); // layer norm: sums of d_hat and of d_hat xhat
+    for (Index j = 0; j < n.Hp; j += kLanes) {
+      Vec d = fma(load(t.d_g + at + j), load(t.w.D + j), load(t.g + at + j));
+      d = straight<kQuantized>(t.w.grids[kNorm], j, normalized(load(x + j), row, t.w, j), d);
+      const Vec hat = (load(x + j) - row.mean) * row.scale, d_h = d * load(t.w.gain + j);
+      add(t.sums.gain + j, d * hat);
+      add(t.sums.offset + j, d);
+      if (!layer_norm) {
+        add(d_x + j, d_h);
+        continue;
+      }
+      store(d_hat + j, d_h);
+      total = total + d_h;
+      along = fma(d_h, hat, along);
+    }
+    if (layer_norm) {
+      const float mean = sum(total) / static_cast<float>(n.H), slope = sum(along) / static_cast<float>(n.H);
+      for (Index j = 0; j < n.Hp; j += kLanes) {
+        const Vec hat = (load(x + j) - row.mean) * row.scale;
+        add(d_x + j, (load(d_hat + j) - mean - hat * slope) * row.scale);
+      }
+    }
+    write_row(t.f.g_x + block.token(r, n) * n.H, d_x, n.H);
+  }
+}
+
+template <bool kQuantized> inline void backward_block(const BackwardTask &t, const Block &block) {
+  const Padded &n = t.n;
+  const Index rows = block.rows();
+  backward_gate<kQuantized>(t, block);
+  add_outer(t.g, n.Hp, t.d_z, n.Hp, t.sums.W, rows);
+  multiply(t.d_z, t.w.Wt, t.d_g, rows, true);
+  backward_gelu<kQuantized>(t, block);
+  multiply(t.d_g, t.w.Ct, t.mu, rows, false);
+  read_states(t, block);
+  backward_scan<kQuantized>(t, block);
+  if (kQuantized) states_to_codes(t, block);
+  add_outer(t.state, n.Sp, t.d_g, n.Hp, t.sums.C, rows);
+  if (kQuantized) mask_Bu(t, block);
+  add_outer(t.u, n.Hp, t.mu, n.Sp, t.sums.B, rows);
+  multiply(t.mu, t.w.Bt, t.g, rows, false);
+  backward_norm<kQuantized>(t, block);
+}
+
+template <bool kQuantized> inline void backward_task(const BackwardTask &t) {
+  const Padded &n = t.n;
+  const Index stride = steps_of(t.chunk);
+  for (Index b = 0; b < t.chunk.count; ++b)
+    read_state(t.carry + b * n.Sp, t.f.g_last + (t.chunk.first + b) * n.S, n);
+  for (Index end = n.L; end > 0; end -= stride) {
+    const Index begin = end > stride ? end - stride : 0;
+    backward_block<kQuantized>(t, Block{begin, end - begin, t.chunk});
+  }
+  for (Index b = 0; b < t.chunk.count; ++b)
+    write_state(t.f.g_x0 + (t.chunk.first + b) * n.S, t.carry + b * n.Sp, n);
+}
+
+struct BackwardCall {
+  const LayerBackward &f;
+  const Padded &n;
+  const Weights &w;
+  const float *g_sum, *g_sum_square;
+  int chunks;
+  float *sums; // (chunks, gradients)
+};
+
+inline void run_backward(void *data, int i) {
+  const BackwardCall &call = *static_cast<const BackwardCall *>(data);
+  const Padded &n = call.n;
+  const Chunk c = chunk(n.B, call.chunks, i);
+  Arena arena(backward_floats(n, c.count));
+  const Index h = steps_of(c) * c.count * n.Hp, s = steps_of(c) * c.count * n.Sp;
+  const Gradients sums = take_gradients(n, arena);
+  BackwardTask t{call.f, n, call.w, call.g_sum, call.g_sum_square, c, arena.take(h), arena.take(h), arena.take(h),
+                 arena.take(h), arena.take(h), arena.take(h), arena.take(h), arena.take(s), arena.take(s),
+                 arena.take(2 * n.Hp), arena.take(c.count * n.Sp), arena.take(c.count * n.Sp),
+                 arena.take(2 * c.count * n.Hp), sums};
+  read_masks(t.masks, call.f.layer, n, c);
+  if (call.f.layer.grids.rounded) backward_task<true>(t);
+  else backward_task<false>(t);
+  copy(call.sums + i * gradients_floats(n), sums.B, gradients_floats(n));
+  stream_end();
+}
+
+inline void add_tasks(const BackwardCall &call) {
+  const Index size = gradients_floats(call.n);
+  for (int i = 1; i < call.chunks; ++i)
+    for (Index j = 0; j < size; ++j) call.sums[j] += call.sums[i * size + j];
+}
+
+inline void layer_backward(const LayerBackward &f, const Runner &runner) {
+  const Padded n(f.layer.shape);
+  const int chunks = chunks_of(n.B, runner.threads);
+  Arena arena(weights_floats(n) + 2 * Arena::round(n.Hp) + chunks * gradients_floats(n) + 64);
+  const Weights w = read_weights(f.layer, n, true, arena);
+  const float *g_sum = read_channels(f.g_sum, n, arena), *g_sum_square = read_channels(f.g_sum_square, n, arena);
+  BackwardCall call{f, n, w, g_sum, g_sum_square, chunks, arena.take(chunks * gradients_floats(n))};
+  runner.run(runner.context, chunks, run_backward, &call);
+  add_tasks(call);
+  Arena view(gradients_floats(n) + 64);
+  const Gradients total = take_gradients(n, view);
+  copy(total.B, call.sums, gradients_floats(n));
+  write_hs(f.g_B, total.B, n);
+  write_sh(f.g_C, total.C, n);
+  write_hh(f.g_W, total.W, n);
+  write_state(f.g_a, total.a, n);
+  write_row(f.g_gain, total.gain, n.H);
+  write_row(f.g_offset, total.offset, n.H);
+  write_row(f.g_D, total.D, n.H);
+  write_row(f.g_b, total.b, n.H);
+  stream_end();
+}
+
+} // namespace QS5_ISA
+} // namespace qs5

@@ -1,0 +1,114 @@
+// Padding: inside the kernels every row is a whole number of vectors, so that no loop has a tail. The padding is zero
+// and stays zero. A packed state (re, im) is padded in both halves.
+#pragma once
+
+#include <cstdlib>
+
+#include "pointwise.h"
+
+namespace qs5 {
+namespace QS5_ISA {
+
+inline Index round_up(Index n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// Sizes of one call with their padded values.
+struct Padded : Shape {
+  Index Hp, Mp, S, Sp;
+
+  explicit Padded(const Shape &s) : Shape(s), Hp(round_up(s.H)), Mp(round_up(s.M)), S(2 * s.M), Sp(2 * Mp) {}
+};
+
+// A block of memory given out in pieces, aligned to cache lines, zeroed.
+class Arena {
+public:
+  explicit Arena(Index floats) : size_(round(floats)) {
+    base_ = next_ = static_cast<float *>(std::aligned_alloc(64, static_cast<size_t>(size_) * sizeof(float)));
+    if (base_ == nullptr) std::abort();
+    std::memset(base_, 0, static_cast<size_t>(size_) * sizeof(float));
+  }
+  ~Arena() { std::free(base_); }
+  Arena(const Arena &) = delete;
+  Arena &operator=(const Arena &) = delete;
+
+  float *take(Index floats) {
+    float *p = next_;
+    next_ += round(floats);
+    if (next_ > base_ + size_) std::abort();
+    return p;
+  }
+  static Index round(Index floats) { return (floats + 15) / 16 * 16; }
+
+private:
+  Index size_;
+  float *base_, *next_;
+};
+
+inline void copy(float *to, const float *from, Index n) {
+  std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
+}
+
+// n floats from memory into a padded row, whose padding is zero already.
+inline void read_row(float *to, const float *from, Index n) {
+  Index j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(to + j, load(from + j));
+  for (; j < n; ++j) to[j] = from[j];
+}
+
+inline void write_row(float *to, const float *from, Index n) {
+  Index j = 0;
+  for (; j + kLanes <= n; j += kLanes) stream(to + j, load(from + j));
+  for (; j < n; ++j) to[j] = from[j];
+}
+
+inline void read_state(float *to, const float *from, const Padded &n) {
+  read_row(to, from, n.M);
+  read_row(to + n.Mp, from + n.M, n.M);
+}
+
+inline void write_state(float *to, const float *from, const Padded &n) {
+  write_row(to, from, n.M);
+  write_row(to + n.M, from + n.Mp, n.M);
+}
+
+// Index of state column s in a padded row.
+inline Index padded_column(Index s, const Padded &n) { return s < n.M ? s : n.Mp + s - n.M; }
+
+// Dense (H, S) <-> padded (Hp, Sp), and (S, H) <-> (Sp, Hp), (H, H) <-> (Hp, Hp).
+inline void read_hs(float *to, const float *from, const Padded &n) {
+  for (Index h = 0; h < n.H; ++h) read_state(to + h * n.Sp, from + h * n.S, n);
+}
+inline void write_hs(float *to, const float *from, const Padded &n) {
+  for (Index h = 0; h < n.H; ++h) write_state(to + h * n.S, from + h * n.Sp, n);
+}
+inline void read_sh(float *to, const float *from, const Padded &n) {
+  for (Index s = 0; s < n.S; ++s) copy(to + padded_column(s, n) * n.Hp, from + s * n.H, n.H);
+}
+inline void write_sh(float *to, const float *from, const Padded &n) {
+  for (Index s = 0; s < n.S; ++s) copy(to + s * n.H, from + padded_column(s, n) * n.Hp, n.H);
+}
+inline void read_hh(float *to, const float *from, const Padded &n) {
+  for (Index h = 0; h < n.H; ++h) copy(to + h * n.Hp, from + h * n.H, n.H);
+}
+inline void write_hh(float *to, const float *from, const Padded &n) {
+  for (Index h = 0; h < n.H; ++h) copy(to + h * n.H, from + h * n.Hp, n.H);
+}
+
+// A chunk of the batch, all time steps: what one task works on.
+struct Chunk {
+  Index first, count;
+};
+
+// How many chunks: a multiple of the threads, so that a slow thread does not hold up the others for long. Fixed by
+// sizes and threads alone: sums over chunks are then the same in every run.
+inline int chunks_of(Index B, int threads) {
+  const Index wanted = threads <= 1 ? 1 : 2 * threads;
+  return static_cast<int>(wanted < B ? wanted : B);
+}
+
+inline Chunk chunk(Index B, int chunks, int i) {
+  const Index begin = B * i / chunks, end = B * (i + 1) / chunks;
+  return {begin, end - begin};
+}
+
+} // namespace QS5_ISA
+} // namespace qs5

@@ -1,0 +1,107 @@
+// Vectors of float32, as wide as the instruction set has them, and the few operations that the kernels need.
+// GCC's vector extensions do most; intrinsics where they have no operator (fused multiply-add, floor).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "kernels.h"
+
+namespace qs5 {
+namespace QS5_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef int32_t IVec __attribute__((vector_size(4 * kLanes)));
+typedef int8_t BVec __attribute__((vector_size(kLanes)));
+typedef float UnalignedVec __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+
+inline Vec load(const float *p) { return *reinterpret_cast<const UnalignedVec *>(p); }
+inline void store(float *p, Vec v) { *reinterpret_cast<UnalignedVec *>(p) = v; }
+inline Vec splat(float x) { return x - Vec{}; }
+inline Vec zero() { return Vec{}; }
+
+// Writes around the caches where the address allows it: for what is not read again soon.
+inline void stream(float *p, Vec v) {
+#if defined(__AVX512F__)
+  if ((reinterpret_cast<uintptr_t>(p) & 63) == 0) return _mm512_stream_ps(p, v);
+#elif defined(__AVX2__)
+  if ((reinterpret_cast<uintptr_t>(p) & 31) == 0) return _mm256_stream_ps(p, v);
+#endif
+  store(p, v);
+}
+
+// Must follow the last `stream` of a task before another thread may read what was written.
+inline void stream_end() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
+// a b + c, rounded once where the processor can.
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline Vec select(IVec condition, Vec yes, Vec no) { return condition ? yes : no; }
+
+// NaN stays NaN: a diverged training must be seen.
+inline Vec clip(Vec x, Vec low, Vec high) {
+  x = select(x < low, low, x);
+  return select(x > high, high, x);
+}
+
+// floor, for |x| < 2^31.
+inline Vec floor(Vec x) {
+#if defined(__AVX512F__)
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+#elif defined(__AVX2__)
+  return _mm256_floor_ps(x);
+#else
+  Vec t = __builtin_convertvector(__builtin_convertvector(x, IVec), Vec);
+  t = select(t > x, t - 1.0f, t);
+  return select(x == x, t, x);
+#endif
+}
+
+inline float sum(Vec v) {
+  float total = 0.0f;
+  for (int i = 0; i < kLanes; ++i) total += v[i];
+  return total;
+}
+
+// One byte a lane: 1 where the condition holds.
+inline void store_bytes(uint8_t *p, IVec condition) {
+  const BVec bytes = __builtin_convertvector(condition & 1, BVec);
+  std::memcpy(p, &bytes, kLanes);
+}
+
+inline IVec load_bytes(const uint8_t *p) {
+  BVec bytes;
+  std::memcpy(&bytes, p, kLanes);
+  return __builtin_convertvector(bytes, IVec) != 0;
+}
+
+} // namespace QS5_ISA
+} // namespace qs5

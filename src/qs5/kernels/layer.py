@@ -1,0 +1,150 @@
+"""One residual S5 layer as one call, with its gradient.
+
+    u_k = gain x_k + offset            (batch norm, folded; or layer norm with that gain and offset)
+    s_k = a s_{k-1} + u_k B            a s: complex product of every mode, packed re, im
+    y   = s C + D u
+    g   = m1 gelu(y)
+    out = x + m2 g gate(g W + b)
+
+In between values may be rounded to power-of-two grids, with straight-through gradients, as
+`qs5.quantization.static` does it in its simulated mode. Only x, the states, y and z = g W + b are kept for the
+gradient; everything else is computed again there.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SITES = ("norm", "Bu", "state", "state_out", "y", "gelu", "gate", "sigmoid", "product", "residual")
+"""Where a value may be rounded, in the order of the forward pass: rows of `LayerArrays.grids`."""
+GELUS = ("gelu", "qgelu")
+GATES = ("sigmoid", "hard_sigmoid")
+
+
+class LayerOptions(NamedTuple):
+    """What is fixed when compiling."""
+
+    epsilon: float | None
+    """Of the layer norm; None: batch norm."""
+    gelu: str
+    gate: str
+    rounded: tuple[bool, ...] = (False,) * len(SITES)
+    """Which sites have a grid."""
+
+
+class LayerArrays(NamedTuple):
+    """float32. L time, B batch, H features, S = 2M packed states."""
+
+    x: jax.Array
+    """(L, B, H)"""
+    gain: jax.Array
+    """(H,)"""
+    offset: jax.Array
+    """(H,)"""
+    a: jax.Array
+    """(S,)"""
+    B: jax.Array
+    """(H, S)"""
+    C: jax.Array
+    """(S, H); meets integer codes where `state_out` is rounded."""
+    D: jax.Array
+    """(H,)"""
+    W: jax.Array
+    """(H, H)"""
+    b: jax.Array
+    """(H,)"""
+    m1: jax.Array
+    """(B, H), or (0, 0): no dropout. No gradient."""
+    m2: jax.Array
+    x0: jax.Array
+    """(B, S), state before the first step."""
+    grids: jax.Array
+    """(sites, 4, width): inverse step, step, lowest code, highest code. No gradient."""
+
+
+class LayerResult(NamedTuple):
+    """Output (L, B, H), the sums of it and of its square over time and batch (H,), last state (B, S)."""
+
+    out: jax.Array
+    sum: jax.Array
+    sum_square: jax.Array
+    last: jax.Array
+
+
+def no_mask() -> jax.Array:
+    """The mask of a layer without dropout."""
+    return jnp.zeros((0, 0))
+
+
+def no_grids() -> jax.Array:
+    """The grids of a float layer."""
+    return jnp.zeros((0, 0, 0))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def layer(options: LayerOptions, arrays: LayerArrays) -> LayerResult:
+    """The layer described at the top of this module."""
+    return LayerResult(*_forward(options, arrays, save=False)[:4])
+
+
+def _attributes(options: LayerOptions) -> dict[str, Any]:
+    return {
+        "layer_norm": options.epsilon is not None,
+        "epsilon": np.float32(options.epsilon or 0.0),
+        "gelu": np.int64(GELUS.index(options.gelu)),
+        "gate": np.int64(GATES.index(options.gate)),
+        "rounded": np.int64(sum(1 << i for i, on in enumerate(options.rounded) if on)),
+    }
+
+
+def _forward(options: LayerOptions, arrays: LayerArrays, *, save: bool) -> tuple[jax.Array, ...]:
+    """out, sum, sum_square, last, and what the gradient needs: states, y, z, inside (empty if not saved)."""
+    check_shapes(arrays)
+    (L, batch, H), S = arrays.x.shape, arrays.a.shape[0]
+    real = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    features, states = ((L, batch, H), (L, batch, S)) if save else ((0,), (0,))
+    inside = states if options.rounded[SITES.index("Bu")] else (0,)
+    results = (
+        *(real(shape) for shape in ((L, batch, H), (H,), (H,), (batch, S), states, features, features)),
+        jax.ShapeDtypeStruct(inside, jnp.uint8),
+    )
+    call = jax.ffi.ffi_call("qs5_layer_forward", results, vmap_method="sequential")
+    return tuple(call(*arrays, **_attributes(options)))
+
+
+def _layer_forward(options: LayerOptions, arrays: LayerArrays) -> tuple[LayerResult, Any]:
+    results = _forward(options, arrays, save=True)
+    return LayerResult(*results[:4]), (arrays, results[4:])
+
+
+def _layer_backward(options: LayerOptions, kept: Any, g: LayerResult) -> tuple[LayerArrays]:
+    arrays, saved = kept
+    wanted = [v for name, v in arrays._asdict().items() if name not in ("m1", "m2", "grids")]
+    results = tuple(jax.ShapeDtypeStruct(v.shape, jnp.float32) for v in wanted)
+    call = jax.ffi.ffi_call("qs5_layer_backward", results, vmap_method="sequential")
+    d = call(*arrays, *saved, *g, **_attributes(options))
+    none = (jnp.zeros_like(arrays.m1), jnp.zeros_like(arrays.m2))
+    return (LayerArrays(*d[:9], *none, d[9], jnp.zeros_like(arrays.grids)),)
+
+
+layer.defvjp(_layer_forward, _layer_backward)
+
+
+def check_shapes(arrays: LayerArrays) -> None:
+    """Raises ValueError where an array does not fit: the kernel itself trusts what it gets."""
+    (_, batch, H), S = arrays.x.shape, arrays.a.shape[0]
+    mask = {(0, 0), (batch, H)}
+    expected: dict[str, set[tuple[int, ...]]] = {
+        "gain": {(H,)}, "offset": {(H,)}, "a": {(S,)}, "B": {(H, S)}, "C": {(S, H)}, "D": {(H,)},
+        "W": {(H, H)}, "b": {(H,)}, "m1": mask, "m2": mask, "x0": {(batch, S)},
+        "grids": {(0, 0, 0), (len(SITES), 4, max(H, S))},
+    }  # fmt: skip
+    for name, shapes in expected.items():
+        array = getattr(arrays, name)
+        if array.shape not in shapes or array.dtype != jnp.float32:
+            raise ValueError(f"{name}: expected float32 {sorted(shapes)}, got {array.dtype} {array.shape}")
+    if arrays.x.dtype != jnp.float32 or S % 2:
+        raise ValueError(f"expected float32 x and an even S, got {arrays.x.dtype} and {S}")
