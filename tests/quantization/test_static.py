@@ -12,11 +12,11 @@ from tests.support import small_config
 from qs5.errors import UserError
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.network import S5Model, forward, init_model
+from qs5.quantization.build import static_arithmetic
 from qs5.quantization.calibration import CalibrationStats, calibrate, plan_grids
+from qs5.quantization.exact import exact_obstacles
 from qs5.quantization.grids import Grid
 from qs5.quantization.spec import QuantSpec, spec_of
-from qs5.quantization.build import static_arithmetic
-from qs5.quantization.exact import exact_obstacles
 from qs5.quantization.static import StaticArithmetic
 
 L, B = 30, 4

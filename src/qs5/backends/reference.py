@@ -13,6 +13,7 @@ import numpy as np
 from qs5.integer import ops as o
 from qs5.integer.arithmetic import affine, normalize, requantize, rounded_mean, shift
 from qs5.integer.checks import DIRECT_LIMIT
+from qs5.integer.engine import State, check_raw, refuse_bidirectional
 from qs5.integer.model import InputQuantizer, IntegerModel
 from qs5.integer.signals import Signal
 
@@ -42,7 +43,7 @@ def quantize_input(raw: np.ndarray, q: InputQuantizer) -> Codes:
     if q.source in ("codes", "token"):
         return clip(raw, q.out)
     M, offset = np.asarray(q.M, np.int64), np.asarray(q.offset, np.int64)
-    return clip(affine(raw, M, offset, np.int64(q.shift)), q.out)
+    return clip(affine(raw, M, offset, q.shift), q.out)
 
 
 def run_steps(model: IntegerModel, x: Codes, carry: Carry) -> Environment:
@@ -98,6 +99,63 @@ def _collect(x: Codes, carry: Carry) -> None:
     carry.total = total if carry.total is None else carry.total + total
     carry.last = x[:, -1]
     carry.steps += x.shape[1]
+
+
+class ReferenceStream:
+    """B sequences in flight (`qs5.integer.engine.Stream`)."""
+
+    def __init__(self, model: IntegerModel, batch: int) -> None:
+        refuse_bidirectional(model)
+        self.model, self.batch, self.carry = model, batch, Carry()
+
+    def run(self, raw: np.ndarray) -> np.ndarray | None:
+        """SPEC 4, steps."""
+        env = run_steps(self.model, quantize_input(raw, self.model.input), self.carry)
+        return None if self.model.final_ops else env[self.model.output.name]
+
+    def answer(self) -> np.ndarray:
+        """SPEC 4, the pool and what follows it."""
+        return finish(self.model, self.carry)[self.model.output.name]
+
+    @property
+    def state(self) -> State:
+        """A copy of everything remembered."""
+        found: State = {name: q.astype(np.int32) for name, q in self.carry.states.items()}
+        if self.carry.total is not None and self.carry.last is not None:
+            found["pool.total"] = self.carry.total.copy()
+            found["pool.last"] = self.carry.last.astype(np.int32)
+        return found | {"pool.steps": np.asarray(self.carry.steps, np.int64)}
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state."""
+        wide = {name: np.array(q, np.int64) for name, q in state.items()}
+        total, last, steps = (wide.pop(f"pool.{part}", None) for part in ("total", "last", "steps"))
+        self.carry = Carry(wide, total, last, 0 if steps is None else int(steps))
+
+    def reset(self) -> None:
+        """Back to before the first step."""
+        self.carry = Carry()
+
+
+@dataclass(frozen=True)
+class ReferenceEngine:
+    """The reference as an engine (`qs5.integer.engine.Engine`)."""
+
+    model: IntegerModel
+
+    def logits(self, raw: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        """Codes of the last signal."""
+        check_raw(self.model, raw, lengths)
+        return logits(self.model, raw, lengths)
+
+    def stream(self, batch: int = 1) -> ReferenceStream:
+        """A new stream."""
+        return ReferenceStream(self.model, batch)
+
+
+def engine(model: IntegerModel) -> ReferenceEngine:
+    """The reference engine of a model."""
+    return ReferenceEngine(model)
 
 
 # -- the ops ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def requantize(acc: np.ndarray, M: np.ndarray | int, s: np.ndarray | int) -> np.
     return requantize_by(acc, multiplier, low=-(2**62), high=2**62)
 
 
-def affine(x: np.ndarray, M: np.ndarray, offset: np.ndarray, s: np.ndarray) -> np.ndarray:
+def affine(x: np.ndarray, M: np.ndarray, offset: np.ndarray, s: np.ndarray | int) -> np.ndarray:
     """floor((x M + offset + 2^(s-1)) / 2^s), s >= 1."""
     s = np.asarray(s, np.int64)
     return (np.asarray(x, np.int64) * M + offset + (np.int64(1) << (s - 1))) >> s

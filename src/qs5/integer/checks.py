@@ -58,7 +58,11 @@ def _structure(model: IntegerModel) -> Iterator[str]:
     known.add(model.input.out.name)
     for op in model.ops:
         yield from _signal(op.out)
-        yield from (f"{op.out.name} reads {name}, which nothing wrote" for name in o.inputs_of(op) if name not in known)
+        yield from (
+            f"{op.out.name} reads {name}, which nothing wrote"
+            for name in o.inputs_of(op)
+            if name not in known
+        )
         if op.out.name in known:
             yield f"two signals are called {op.out.name}"
         known.add(op.out.name)

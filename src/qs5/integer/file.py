@@ -64,7 +64,9 @@ def load(path: Path) -> IntegerModel:
     """Read and check a model. Raises IntegerModelError when the file is missing, damaged or breaks SPEC.md."""
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise IntegerModelError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {size}; not a model")
+            raise IntegerModelError(
+                f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {size}; not a model"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise IntegerModelError(
@@ -154,7 +156,9 @@ def _model(table: dict[str, Any], constants: bytes) -> IntegerModel:
     ops = tuple(_op(entry, reader) for entry in listed)
     reader.finish()
     if table["task"] not in ("classification", "regression"):
-        raise IntegerModelError(f"expected a task of classification or regression, got {str(table['task'])[:40]!r}")
+        raise IntegerModelError(
+            f"expected a task of classification or regression, got {str(table['task'])[:40]!r}"
+        )
     return IntegerModel(
         task=table["task"],
         input=_record(InputQuantizer, table["input"], "input"),
@@ -176,7 +180,8 @@ def _op(entry: Any, reader: "_Reader") -> o.Op:
     values = {name: _value(hints[name], fields[name], f"{cls.kind}.{name}") for name in plain}
     sized = _Sized(values)
     arrays = {name: reader.take(sized, layout) for name, layout in layouts.items()}
-    return cls(**values, **arrays)
+    fields_of_op: dict[str, Any] = {**values, **arrays}
+    return cls(**fields_of_op)
 
 
 def _signal(listed: Any) -> dict[str, Any]:
@@ -221,7 +226,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return {_value(str, k, where): _value(str, v, where) for k, v in value.items()}
     if dataclasses.is_dataclass(kind):
         return _record(kind, value, where)  # type: ignore[arg-type]
-    if kind is float and type(value) in (int, float) and abs(value) < 1e300:
+    if kind is float and isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e300:
         return float(value)
     if kind is int and type(value) is int and abs(value) < 2**63:
         return value

@@ -4,10 +4,13 @@ The answer of a model is defined by SPEC.md; every backend gives it to the bit.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from qs5.integer.ops import POOLS, Op, Recurrence
 from qs5.integer.signals import Signal
+
+if TYPE_CHECKING:
+    from qs5.integer.session import Session
 
 SPEC_VERSION = 1
 
@@ -90,6 +93,12 @@ class IntegerModel:
     def final_ops(self) -> tuple[Op, ...]:
         """The pool and what follows it."""
         return self.ops[self.pool_index :]
+
+    def stream(self, backend: str = "auto") -> "Session":
+        """A new session: one sequence, step by step. Raises IntegerModelError for a bidirectional model."""
+        from qs5.integer.session import Session
+
+        return Session(self, backend)
 
     @property
     def bidirectional(self) -> bool:

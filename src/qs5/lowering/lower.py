@@ -62,7 +62,7 @@ def lower(
     spec: QuantSpec,
     plan: GridPlan,
     preprocessing: Preprocessing,
-    labels: Labels = Labels(),  # noqa: B008
+    labels: Labels = Labels(),
     max_length: int = DEFAULT_MAX_LENGTH,
 ) -> IntegerModel:
     """The integer model of `model` on the grids of `plan`.
@@ -75,7 +75,9 @@ def lower(
     program = Program(frozen_arithmetic(model, spec=spec, plan=plan))
     d_in = model.config.d_in
     forward(model, jnp.zeros((1, 1, d_in)), arithmetic=program)
-    quantizer, scale, offset = quantize_input(preprocessing, program.signal("input", d_in), program.grid("input"))
+    quantizer, scale, offset = quantize_input(
+        preprocessing, program.signal("input", d_in), program.grid("input")
+    )
     lowered = IntegerModel(
         task="regression" if model.config.head == "regression" else "classification",
         input=quantizer,
@@ -127,7 +129,7 @@ def input_differences(quantizer: InputQuantizer, p: Preprocessing, grid: Grid) -
     low, high = RAW_RANGES[p.dtype]
     raw = np.arange(low, high + 1)[:, None]
     M, offset = np.asarray(quantizer.M, np.int64), np.asarray(quantizer.offset, np.int64)
-    mine = integers.affine(raw, M, offset, np.int64(quantizer.shift))
+    mine = integers.affine(raw, M, offset, quantizer.shift)
     real = raw.astype(np.float32) * np.asarray(p.scale, np.float32) + np.asarray(p.offset, np.float32)
     theirs = np.floor(real * (1.0 / np.float32(grid.step)) + np.float32(0.5)).astype(np.int64)
     f = grid.format

@@ -133,7 +133,9 @@ class Program(Arithmetic):
         source, target = (np.asarray(self.grid(s).exponent) for s in (state.site, site))
         shifts = np.broadcast_to(target - source, (width,))[: width // 2]
         return self._write(
-            o.Shift(out=self.signal(site, width), x=state.site, modes=width // 2, shift=_array(shifts, "int8"))
+            o.Shift(
+                out=self.signal(site, width), x=state.site, modes=width // 2, shift=_array(shifts, "int8")
+            )
         )
 
     def output_projection(
@@ -179,7 +181,9 @@ class Program(Arithmetic):
 
     def add(self, site: str, a: Signal, b: Signal) -> Signal:
         if self.exponent(a.site) != self.exponent(site):
-            raise ValueError(f"expected {a.site} and {site} on one grid: the residual stream has one exponent")
+            raise ValueError(
+                f"expected {a.site} and {site} on one grid: the residual stream has one exponent"
+            )
         out = self.signal(site, a.value.shape[-1])
         right = self.exponent(site) - self.exponent(b.site)
         return self._write(o.Add(out=out, x=a.site, y=b.site, shift=right))

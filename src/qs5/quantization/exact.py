@@ -91,7 +91,9 @@ class ExactArithmetic(StaticArithmetic):
         value = jnp.clip(q, low, high).astype(jnp.float32) * grid.step_for(q)
         return Signal(replace_value_inside(real, value, (q >= low) & (q <= high)), site)
 
-    def _requantized(self, site: str, real: jax.Array, acc: jax.Array, M: jax.Array, shift: jax.Array) -> Signal:
+    def _requantized(
+        self, site: str, real: jax.Array, acc: jax.Array, M: jax.Array, shift: jax.Array
+    ) -> Signal:
         ratio = (per_channel(v, acc) for v in (M, shift))
         return self._exactly(site, real, ints.requantize(acc, *ratio, low=-WIDE, high=WIDE))
 
@@ -129,9 +131,7 @@ class ExactArithmetic(StaticArithmetic):
         real = x.value * per_channel(gain, x.value) + per_channel(offset, x.value)
         q, source = self._codes(x)
         inverse = 1.0 / self._grids[site].step
-        a = self._constant(
-            site, lambda: ints.fixed_affine(gain * (source.step * inverse), offset * inverse)
-        )
+        a = self._constant(site, lambda: ints.fixed_affine(gain * (source.step * inverse), offset * inverse))
         return Normed(self._affine(site, real, q.astype(jnp.int32), a), None)
 
     def _layer_norm(self, site: str, x: Signal, norm: Norm) -> Signal:

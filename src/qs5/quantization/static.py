@@ -28,6 +28,7 @@ from qs5.quantization.grids import Grid, GridPlan, to_grid
 from qs5.quantization.spec import QuantSpec
 from qs5.quantization.weights import QuantizedWeight, quantize_eigenvalues, quantize_weight
 
+
 @dataclass(frozen=True)
 class StaticArithmetic(Arithmetic):
     """Operations on the grids of a `GridPlan`; weights by the bits of a `QuantSpec`. Hashable.

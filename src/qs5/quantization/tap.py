@@ -1,4 +1,4 @@
-"""`Tapped`: any arithmetic, with every result shown to a callback. Calibration and conformance tests look through it."""
+"""`Tapped`: any arithmetic, with every result shown to a callback. Calibration and conformance tests use it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,0 +1,114 @@
+"""Engines: what runs an integer model. All of them give the same codes.
+
+A backend is a module `qs5.backends.<name>` with a function `engine(model) -> Engine`. It is looked up by name when it
+is asked for, so this package depends on none of them.
+"""
+
+import importlib
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+
+from qs5.integer.errors import IntegerModelError
+from qs5.integer.model import IntegerModel
+
+Backend = Literal["native", "reference", "c99", "onnx"]
+State = dict[str, np.ndarray]
+"""What a stream has to remember, by name: a recurrence's signal (B, 2M) int32; and for the pool "pool.total" (B, H)
+int64, "pool.last" (B, H) int32 and "pool.steps" () int64."""
+
+
+class Stream(Protocol):
+    """B sequences in flight, fed in chunks; any split into chunks gives the same codes."""
+
+    def run(self, raw: np.ndarray) -> np.ndarray | None:
+        """Takes raw samples (B, L, D); gives a regression's outputs (B, L, d_out) in codes, else None."""
+        ...
+
+    def answer(self) -> np.ndarray:
+        """Logits of the sequences so far, codes (B, classes) int64. Raises ValueError before the first step."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """A copy of everything remembered."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Go on from a state that was saved before."""
+        ...
+
+    def reset(self) -> None:
+        """Back to before the first step."""
+        ...
+
+
+class Engine(Protocol):
+    """A model made ready to run."""
+
+    def logits(self, raw: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        """Codes of the last signal for raw (B, L, D): (B, classes) int64, or (B, L, d_out) of a regression."""
+        ...
+
+    def stream(self, batch: int = 1) -> Stream:
+        """A new stream. Raises IntegerModelError for a bidirectional model: it needs the end of the sequence."""
+        ...
+
+
+def engine(model: IntegerModel, backend: Backend | Literal["auto"] = "auto") -> Engine:
+    """The engine of a backend; "auto": native where it was built, else the reference.
+
+    Raises IntegerModelError for an unknown backend, or one that cannot run here.
+    """
+    if backend == "auto":
+        return engine(model, "native" if available("native") else "reference")
+    if backend not in get_args(Backend):
+        raise IntegerModelError(
+            f"expected a backend of {', '.join(get_args(Backend))} or auto, got {backend!r}"
+        )
+    return importlib.import_module(f"qs5.backends.{backend}").engine(model)
+
+
+def available(backend: Backend) -> bool:
+    """Whether a backend can run here."""
+    try:
+        module = importlib.import_module(f"qs5.backends.{backend}")
+    except ImportError:
+        return False
+    return module.available() if hasattr(module, "available") else True
+
+
+def refuse_bidirectional(model: IntegerModel) -> None:
+    """Raises IntegerModelError when a model cannot be streamed."""
+    if model.bidirectional:
+        raise IntegerModelError(
+            "expected a model that runs forward in time, got a bidirectional one, which needs the end of a sequence "
+            "before its first answer; give it whole sequences"
+        )
+
+
+def check_raw(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None = None) -> None:
+    """Raises IntegerModelError unless raw is (B, L, D) of whole numbers that the model's input takes."""
+    channels = 1 if model.input.source == "token" else model.input.out.channels
+    if raw.ndim != 3 or raw.shape[2] != channels or not np.issubdtype(raw.dtype, np.integer):
+        raise IntegerModelError(
+            f"expected raw samples (B, L, {channels}) of whole numbers ({model.input.source}), got {raw.shape} "
+            f"{raw.dtype}; see the model's description for how to make them"
+        )
+    if not 1 <= raw.shape[1] <= model.max_length:
+        raise IntegerModelError(
+            f"expected 1 to {model.max_length} steps, got {raw.shape[1]}; lower the model with a larger --max-length"
+        )
+    if lengths is not None and (
+        lengths.shape != raw.shape[:1] or np.any(lengths < 1) or np.any(lengths > raw.shape[1])
+    ):
+        raise IntegerModelError(
+            f"expected {raw.shape[0]} lengths of 1 to {raw.shape[1]}, got {lengths.tolist()[:8]}"
+        )
+    low, high = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}.get(
+        model.input.source, (-(2**31), 2**31 - 1)
+    )
+    if raw.size and (raw.min() < low or raw.max() > high):
+        raise IntegerModelError(
+            f"expected raw samples of {low} to {high} ({model.input.source}), got {raw.min()} to {raw.max()}"
+        )

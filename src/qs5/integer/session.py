@@ -1,0 +1,54 @@
+"""`Session`: one sequence, step by step, on any engine."""
+
+import numpy as np
+
+from qs5.integer.engine import Backend, State, check_raw, engine, refuse_bidirectional
+from qs5.integer.model import IntegerModel
+
+
+class Session:
+    """Streaming inference of one sequence. Any split into steps and chunks gives the same bits."""
+
+    def __init__(self, model: IntegerModel, backend: Backend | str = "auto") -> None:
+        refuse_bidirectional(model)
+        self.model = model
+        self._stream = engine(model, backend).stream()  # type: ignore[arg-type]
+        self.steps = 0
+
+    def step(self, u: np.ndarray | int) -> np.ndarray | None:
+        """One step of raw samples (D,), or one number; a regression's outputs (d_out,) in codes, else None."""
+        out = self.run(np.atleast_1d(np.asarray(u))[None, :])
+        return None if out is None else out[0]
+
+    def run(self, chunk: np.ndarray) -> np.ndarray | None:
+        """Several steps (L, D); a regression's outputs (L, d_out) in codes, else None."""
+        chunk = np.asarray(chunk)[None]
+        check_raw(self.model, chunk)
+        out = self._stream.run(chunk)
+        self.steps += chunk.shape[1]
+        return None if out is None else out[0]
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The answer for the steps so far, in codes (classes,). Raises ValueError before the first step."""
+        return self._stream.answer()[0]
+
+    @property
+    def prediction(self) -> int:
+        """The class for the steps so far."""
+        return int(np.argmax(self.logits))
+
+    @property
+    def state(self) -> State:
+        """A copy of everything that has to be remembered; assign it to go on from there."""
+        return self._stream.state | {"steps": np.asarray(self.steps)}
+
+    @state.setter
+    def state(self, saved: State) -> None:
+        self._stream.restore({k: v for k, v in saved.items() if k != "steps"})
+        self.steps = int(saved["steps"])
+
+    def reset(self) -> None:
+        """Back to before the first step."""
+        self._stream.reset()
+        self.steps = 0
