@@ -56,29 +56,32 @@ QS5_INLINE __m512i direct(const qs5_op *op, const void *u_row, int64_t at) {
   return clamp512(v, _mm512_sub_epi32(_mm512_setzero_si512(), limit), limit);
 }
 
-QS5_INLINE void finish(const qs5_op *op, const qs5_block *block, int64_t row, int rows, int64_t at, const __m512i *sums,
-                       int64_t next) {
-  const qs5_factors f = factors(load512(op->scale.M + at), load512(op->scale.shift + at));
-  for (int r = 0; r < rows; ++r) {
-    __m512i v = sums[r * next];
-    if (op->kind == QS5_OUTPUT) v = _mm512_add_epi32(v, direct(op, qs5_row(block, op->u, op->in[2], row + r), at));
-    if (op->scale.raised) v = raise512(v, load512(op->scale.left + at));
-    write_codes(op->to, qs5_row_out(op, block, row + r), at, rescale512(v, f));
+/* Writes a tile of sums [row][vector]. Through memory, so that this is compiled once. */
+static void finish(const qs5_op *op, const qs5_block *block, int64_t row, int rows, int64_t vector, int vectors,
+                   const __m512i *sums) {
+  for (int c = 0; c < vectors; ++c) {
+    const int64_t at = 16 * (vector + c);
+    const qs5_factors f = factors(load512(op->scale.M + at), load512(op->scale.shift + at));
+    for (int r = 0; r < rows; ++r) {
+      __m512i v = sums[r * vectors + c];
+      if (op->kind == QS5_OUTPUT) v = _mm512_add_epi32(v, direct(op, qs5_row(block, op->u, op->in[2], row + r), at));
+      if (op->scale.raised) v = raise512(v, load512(op->scale.left + at));
+      write_codes(op->to, qs5_row_out(op, block, row + r), at, rescale512(v, f));
+    }
   }
 }
 
-/* `rows` rows by `vectors` vectors of outputs; both are constants where this is inlined. */
+/* `rows` rows by `vectors` vectors of outputs; both are constants where this is inlined, and all loops over them are
+ * unrolled: only so do the sums stay in registers. */
 QS5_INLINE void tile(const qs5_op *op, const qs5_block *block, rows_in x, int bytes, int64_t row, int rows, int64_t vector,
                      int vectors) {
   const int64_t groups = op->groups; /* of four bytes of input and 64 of weights: 4 x 8 or 2 x 16 bits a lane */
   const uint8_t *w = (const uint8_t *)op->weight + vector * groups * 64, *in = x.at + row * x.stride;
-  __m512i sums[MOST_ROWS * MOST_VECTORS];
+  __m512i sums[MOST_ROWS * MOST_VECTORS], kept[MOST_ROWS * MOST_VECTORS];
 #pragma GCC unroll 8
-  for (int c = 0; c < vectors; ++c) {
-    const __m512i bias = load512(op->bias + 16 * (vector + c));
+  for (int c = 0; c < vectors; ++c)
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r) sums[r * vectors + c] = bias;
-  }
+    for (int r = 0; r < rows; ++r) sums[r * vectors + c] = load512(op->bias + 16 * (vector + c));
   for (int64_t g = 0; g < groups; ++g, w += 64, in += 4) {
     __m512i weights[MOST_VECTORS];
 #pragma GCC unroll 8
@@ -93,7 +96,10 @@ QS5_INLINE void tile(const qs5_op *op, const qs5_block *block, rows_in x, int by
     }
   }
 #pragma GCC unroll 8
-  for (int c = 0; c < vectors; ++c) finish(op, block, row, rows, 16 * (vector + c), sums + c, vectors);
+  for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < vectors; ++c) kept[r * vectors + c] = sums[r * vectors + c];
+  finish(op, block, row, rows, vector, vectors, kept);
 }
 
 /* All rows of the block for `vectors` vectors; `most` rows at a time keep the sums in registers. */
