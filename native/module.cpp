@@ -1,12 +1,13 @@
 // The extension module qs5._native.
 #include <nanobind/nanobind.h>
 
+#include "engine/binding.h"
 #include "ffi.h"
 
 namespace nb = nanobind;
 
 NB_MODULE(_native, m) {
-  m.doc() = "Native training kernels of qs5, called by JAX through its foreign function interface.";
+  m.doc() = "Native parts of qs5: training kernels, called by JAX through its foreign function interface, and the integer engine.";
   m.def(
       "handlers",
       [] {
@@ -18,4 +19,5 @@ NB_MODULE(_native, m) {
       },
       "Name -> capsule, for jax.ffi.register_ffi_target.");
   m.def("instruction_set", &qs5::instruction_set, "The instruction set that was chosen for this processor.");
+  qs5::bind_engine(m);
 }

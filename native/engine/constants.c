@@ -1,0 +1,273 @@
+/* The constants of an op: checked for what memory safety and defined arithmetic need, and copied into the layout that
+ * the kernels read. Whether sums can overflow is proved in Python (qs5.integer.checks). */
+#include "build.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t padded(int64_t n) { return (n + QS5_PAD - 1) / QS5_PAD * QS5_PAD; }
+
+void *qs5_take(qs5_build *build, int64_t count, size_t size) {
+  qs5_model *model = build->model;
+  const size_t bytes = (size_t)padded(count) * size + QS5_PAD;
+  void **owned = realloc(model->owned, (model->owned_count + 1) * sizeof *owned);
+  if (!owned) return qs5_refuse(build, "out of memory"), NULL;
+  model->owned = owned;
+  unsigned char *raw = calloc(bytes, 1);
+  if (!raw) return qs5_refuse(build, "out of memory"), NULL;
+  owned[model->owned_count++] = raw;
+  return raw + (QS5_PAD - (uintptr_t)raw % QS5_PAD) % QS5_PAD;
+}
+
+/* Element i of an array of any type. */
+static int32_t element(const qs5_array *array, int64_t i) {
+  switch (array->type) {
+  case QS5_I8: return ((const int8_t *)array->data)[i];
+  case QS5_U8: return ((const uint8_t *)array->data)[i];
+  case QS5_I16: return ((const int16_t *)array->data)[i];
+  case QS5_U16: return ((const uint16_t *)array->data)[i];
+  default: return ((const int32_t *)array->data)[i];
+  }
+}
+
+/* A copy of an array as int32, or NULL: `count` numbers within low..high. */
+static int32_t *numbers(qs5_build *build, int which, int64_t count, int32_t low, int32_t high) {
+  const qs5_array *array = &build->spec->arrays[which];
+  if (!array->data || array->count != count) return qs5_refuse(build, "a constant of the wrong size"), NULL;
+  int32_t *to = qs5_take(build, count, sizeof *to);
+  for (int64_t i = 0; to && i < count; ++i) {
+    to[i] = element(array, i);
+    if (to[i] < low || to[i] > high) return qs5_refuse(build, "a constant out of range"), NULL;
+  }
+  return to;
+}
+
+/* Shifts below 17 become 17 and a shift to the left. Padding rescales everything to 0. */
+static void raise_shifts(qs5_build *build, qs5_rescale *scale, int64_t count) {
+  scale->left = qs5_take(build, count, sizeof *scale->left);
+  if (!scale->M || !scale->shift || !scale->left) return;
+  for (int64_t i = 0; i < padded(count); ++i) {
+    if (i >= count) scale->shift[i] = 17;
+    if (scale->shift[i] >= 17) continue;
+    scale->left[i] = 17 - scale->shift[i];
+    scale->shift[i] = 17;
+    scale->raised = 1;
+  }
+}
+
+static void rescale_arrays(qs5_build *build, qs5_rescale *scale, int M, int shift, int64_t count) {
+  scale->M = numbers(build, M, count, 0, INT16_MAX);
+  scale->shift = numbers(build, shift, count, 1, 46);
+  raise_shifts(build, scale, count);
+}
+
+static void rescale_number(qs5_build *build, qs5_rescale *scale, int32_t M, int32_t shift) {
+  if (M < 0 || M > INT16_MAX || shift < 1 || shift > 46) {
+    qs5_refuse(build, "a multiplier out of range");
+    return;
+  }
+  scale->M = qs5_take(build, 1, sizeof *scale->M);
+  scale->shift = qs5_take(build, 1, sizeof *scale->shift);
+  if (!scale->M || !scale->shift) return;
+  *scale->M = M;
+  *scale->shift = shift;
+  raise_shifts(build, scale, 1);
+}
+
+/* -- products ---------------------------------------------------------------------------------------------------- */
+
+/* What a code of this signal has more, or less, where it enters a product (rows.h inputs16, vnni.c inputs8). */
+static int32_t offset_of_inputs(const qs5_op *op, const qs5_info *info) {
+  if (op->bytes) return info->type == QS5_I8 ? 128 : 0;
+  return info->type == QS5_U16 ? -(1 << 15) : 0;
+}
+
+static void correct_bias(qs5_op *op, const int32_t *weight) {
+  for (int32_t o = 0; o < op->outputs; ++o) {
+    int64_t correction = 0;
+    for (int32_t i = 0; i < op->inputs; ++i) {
+      const qs5_info *info = i < op->x->channels ? op->x : op->y;
+      correction += (int64_t)weight[(int64_t)o * op->inputs + i] * offset_of_inputs(op, info);
+    }
+    op->bias[o] = (int32_t)(uint32_t)((int64_t)op->bias[o] - correction); /* sums wrap, and wrap back */
+  }
+}
+
+/* weight (outputs, inputs) -> [outputs / lanes][groups][lanes][group], zeros where there is none. */
+static void pack(qs5_build *build, qs5_op *op, const int32_t *weight, qs5_packing packing) {
+  const int32_t lanes = packing.lanes, group = packing.group ? packing.group : op->inputs;
+  op->groups = (op->inputs + group - 1) / group;
+  const int64_t tiles = padded(op->outputs) / lanes;
+  const int64_t count = (packing.group ? tiles * lanes : op->outputs) * op->groups * group;
+  op->weight = qs5_take(build, count, op->bytes ? sizeof(int8_t) : sizeof(int16_t));
+  for (int32_t o = 0; op->weight && o < op->outputs; ++o)
+    for (int32_t i = 0; i < op->inputs; ++i) {
+      const int64_t at = (((int64_t)(o / lanes) * op->groups + i / group) * lanes + o % lanes) * group + i % group;
+      const int32_t w = weight[(int64_t)o * op->inputs + i];
+      if (op->bytes) ((int8_t *)op->weight)[at] = (int8_t)w;
+      else ((int16_t *)op->weight)[at] = (int16_t)w;
+    }
+}
+
+static void matrix(qs5_build *build, qs5_op *op, int biases) {
+  const qs5_model *model = build->model;
+  op->outputs = op->to->channels;
+  op->inputs = op->x->channels + (op->kind == QS5_OUTPUT && op->y ? op->y->channels : 0);
+  const int vnni = model->level == QS5_AVX512VNNI && !model->counting;
+  const int pairs = model->level != QS5_BASELINE; /* product.h */
+  op->bytes = vnni && op->x->size == 1 && (op->kind == QS5_DENSE || !op->y || op->y->size == 1);
+  int32_t *weight = numbers(build, 0, (int64_t)op->outputs * op->inputs, -127, 127);
+  op->bias = biases && build->spec->arrays[1].count ? numbers(build, 1, op->outputs, INT32_MIN, INT32_MAX)
+                                                    : qs5_take(build, op->outputs, sizeof *op->bias);
+  if (!weight || !op->bias) return;
+  correct_bias(op, weight);
+  const qs5_packing rows = {1, 0}, pairs8 = {8, 2}, pairs16 = {16, 2}, fours16 = {16, 4};
+  pack(build, op, weight, vnni ? (op->bytes ? fours16 : pairs16) : pairs ? pairs8 : rows);
+}
+
+static void dense(qs5_build *build, qs5_op *op) {
+  matrix(build, op, 1);
+  rescale_arrays(build, &op->scale, 2, 3, op->outputs);
+}
+
+/* u D M in one product where u has 8 bits: |u D M| < 2^31, and a shift of 32 or more leaves nothing of it. */
+static void direct_in_one(qs5_build *build, qs5_op *op, const int32_t *M, const int32_t *shift) {
+  op->DM = qs5_take(build, op->outputs, sizeof *op->DM);
+  op->D_half = qs5_take(build, op->outputs, sizeof *op->D_half);
+  op->D_right = qs5_take(build, op->outputs, sizeof *op->D_right);
+  if (!op->DM || !op->D_half || !op->D_right) return;
+  for (int32_t i = 0; i < op->outputs; ++i) {
+    if (shift[i] > 31) continue;
+    op->DM[i] = op->D[i] * M[i];
+    op->D_half[i] = 1 << (shift[i] - 1);
+    op->D_right[i] = shift[i];
+  }
+}
+
+static void output(qs5_build *build, qs5_op *op) {
+  matrix(build, op, 0);
+  op->D = numbers(build, 1, op->outputs, -127, 127);
+  int32_t *M = numbers(build, 2, op->outputs, 0, INT16_MAX), *shift = numbers(build, 3, op->outputs, 1, 46);
+  if (op->D && M && shift && op->u->size == 1) direct_in_one(build, op, M, shift);
+  rescale_arrays(build, &op->direct, 2, 3, op->outputs);
+  rescale_arrays(build, &op->scale, 4, 5, op->outputs);
+}
+
+/* -- the others -------------------------------------------------------------------------------------------------- */
+
+static void affine(qs5_build *build, qs5_op *op) {
+  const int32_t n = op->to->channels;
+  op->M = numbers(build, 0, n, INT16_MIN, INT16_MAX);
+  op->offset = numbers(build, 1, n, INT32_MIN, INT32_MAX);
+  op->shift = numbers(build, 2, n, 1, 30);
+  for (int32_t i = 0; op->offset && op->shift && i < n; ++i) {
+    const int64_t sum = (int64_t)op->offset[i] + (1 << (op->shift[i] - 1));
+    if (sum > INT32_MAX) qs5_refuse(build, "an offset out of range");
+    op->offset[i] = (int32_t)(uint32_t)sum;
+  }
+  int width = 0;
+  for (int32_t v = n - 1; v; v >>= 1) ++width;
+  op->square_bits = (31 - width) / 2;
+}
+
+static void recurrence(qs5_build *build, qs5_op *op) {
+  const int32_t modes = op->to->channels / 2;
+  const int32_t *re = numbers(build, 0, modes, -INT16_MAX, INT16_MAX), *im = numbers(build, 1, modes, -INT16_MAX, INT16_MAX);
+  op->re = qs5_take(build, modes, sizeof *op->re);
+  op->im = qs5_take(build, modes, sizeof *op->im);
+  op->rotation = qs5_take(build, 2 * padded(modes), sizeof *op->rotation);
+  if (!re || !im || !op->re || !op->im || !op->rotation) return;
+  for (int32_t i = 0; i < modes; ++i) {
+    op->re[i] = (int16_t)re[i];
+    op->im[i] = (int16_t)im[i];
+    op->rotation[i] = (int32_t)(((uint32_t)re[i] & 0xFFFFu) | (uint32_t)-im[i] << 16);
+    op->rotation[padded(modes) + i] = (int32_t)(((uint32_t)im[i] & 0xFFFFu) | (uint32_t)re[i] << 16);
+  }
+  if (op->numbers[0] != 1) rescale_number(build, &op->scale, op->numbers[0], op->numbers[1]);
+  else if (op->numbers[1] < 1 || op->numbers[1] > 30) qs5_refuse(build, "a shift out of range");
+}
+
+/* Padding shifts by 1: kernels on 16-bit lanes need the bit below. */
+static void right_shifts(qs5_build *build, qs5_op *op) {
+  const int32_t n = op->to->channels;
+  for (int32_t i = 0; i < n; ++i)
+    if (op->right[i] < 1) return;
+  op->right16 = qs5_take(build, n, sizeof *op->right16);
+  for (int64_t i = 0; op->right16 && i < padded(n); ++i) op->right16[i] = (int16_t)(i < n ? op->right[i] : 1);
+}
+
+static void shift(qs5_build *build, qs5_op *op) {
+  const int32_t n = op->to->channels, *s = numbers(build, 0, n / 2, -15, 15);
+  op->left = qs5_take(build, n, sizeof *op->left);
+  op->half = qs5_take(build, n, sizeof *op->half);
+  op->right = qs5_take(build, n, sizeof *op->right);
+  if (!s || !op->left || !op->half || !op->right) return;
+  for (int32_t i = 0; i < n; ++i) {
+    const int32_t by = s[i % (n / 2)];
+    op->left[i] = by < 0 ? -by : 0;
+    op->right[i] = by > 0 ? by : 0;
+    op->half[i] = by > 0 ? 1 << (by - 1) : 0;
+  }
+  right_shifts(build, op);
+}
+
+/* Indexed by the byte of a code, so that no code, whatever it is, reads beyond the table. */
+static void table(qs5_build *build, qs5_op *op) {
+  const int32_t entries = op->x->high - op->x->low + 1;
+  if (op->x->size != 1) {
+    qs5_refuse(build, "a table reads at most 8 bits");
+    return;
+  }
+  const int32_t *from = numbers(build, 0, entries, op->to->low, op->to->high);
+  op->table = qs5_take(build, 256, sizeof *op->table);
+  op->bytes_table = qs5_take(build, 256, 1);
+  if (!from || !op->table || !op->bytes_table) return;
+  for (int32_t i = 0; i < entries; ++i) {
+    op->table[(uint8_t)(op->x->low + i)] = from[i];
+    op->bytes_table[(uint8_t)(op->x->low + i)] = (uint8_t)from[i];
+  }
+}
+
+static void embedding(qs5_build *build, qs5_op *op) {
+  const int64_t n = op->to->channels, stride = padded(n);
+  const int64_t tokens = build->spec->arrays[0].count / n;
+  if (tokens < 1 || tokens > 1 << 20) {
+    qs5_refuse(build, "expected 1 to 2^20 tokens");
+    return;
+  }
+  const int32_t *from = numbers(build, 0, tokens * n, op->to->low, op->to->high);
+  op->tokens = (int32_t)tokens;
+  op->table = qs5_take(build, tokens * stride, sizeof *op->table);
+  for (int64_t t = 0; from && op->table && t < tokens; ++t)
+    memcpy(op->table + t * stride, from + t * n, (size_t)n * sizeof *from);
+}
+
+static void within(qs5_build *build, int32_t v, int32_t low, int32_t high) {
+  if (v < low || v > high) qs5_refuse(build, "a number out of range");
+}
+
+static void hard_sigmoid(qs5_build *build, qs5_op *op) {
+  within(build, op->numbers[0], 1, 1 << 28);
+  rescale_number(build, &op->scale, op->numbers[1], op->numbers[2]);
+}
+
+void qs5_constants(qs5_build *build, qs5_op *op) {
+  switch (op->kind) {
+  case QS5_DENSE: dense(build, op); break;
+  case QS5_OUTPUT: output(build, op); break;
+  case QS5_EMBEDDING: embedding(build, op); break;
+  case QS5_AFFINE:
+  case QS5_LAYER_NORM: affine(build, op); break;
+  case QS5_RECURRENCE: recurrence(build, op); break;
+  case QS5_SHIFT: shift(build, op); break;
+  case QS5_TABLE: table(build, op); break;
+  case QS5_HARD_SIGMOID: hard_sigmoid(build, op); break;
+  case QS5_QGELU:
+    within(build, op->numbers[0], 1, 1 << 15);
+    within(build, op->numbers[1], -15, 30);
+    break;
+  case QS5_MULTIPLY:
+  case QS5_ADD: within(build, op->numbers[0], -15, 30); break;
+  default: break;
+  }
+}

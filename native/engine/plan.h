@@ -1,0 +1,120 @@
+/* What a model is made of, once built. Shared by the builder, the runner and the kernels of all instruction sets. */
+#ifndef QS5_PLAN_H
+#define QS5_PLAN_H
+
+#include "engine.h"
+
+/* Rows of signals and arrays of constants are filled up to a multiple of this many codes, so that kernels may read and
+ * write whole vectors. */
+enum { QS5_PAD = 64 };
+/* Rows that share a pass over the weights, in portable.c. */
+enum { QS5_PRODUCT_ROWS = 4 };
+
+typedef struct {
+  int32_t channels, low, high;
+  qs5_type type;
+  int32_t size;   /* bytes of a code */
+  int64_t stride; /* bytes of a row */
+  int64_t place;  /* where its rows start, in bytes for each row of the workspace */
+} qs5_info;
+
+/* requantize(acc, M, s) in 32 bits (SPEC.md, section 3): shifts below 17 are raised to 17 by shifting acc left first.
+ * All arrays have QS5_PAD entries to spare, which give 0. */
+typedef struct {
+  int32_t *M, *shift, *left;
+  int raised; /* whether some left is not 0 */
+} qs5_rescale;
+
+struct qs5_block;
+typedef struct qs5_op qs5_op;
+typedef void (*qs5_kernel)(const qs5_op *op, const struct qs5_block *block);
+
+struct qs5_op {
+  qs5_kernel run;
+  qs5_kind kind;
+  int32_t in[QS5_MAX_READS], out;
+  const qs5_info *x, *y, *u, *to; /* of in[0], in[1], in[2] and out */
+  int32_t numbers[QS5_MAX_NUMBERS];
+
+  /* Dense and output: rows of the matrix, its inputs, the bias with the correction for shifted inputs in it. */
+  int32_t outputs, inputs, groups; /* groups: of 2 or 4 inputs, as the packing has them */
+  int bytes;                       /* inputs enter the product as bytes, else as 16-bit numbers */
+  void *weight;
+  int32_t *bias;
+  qs5_rescale scale, direct;
+  int32_t *D;
+  int32_t *DM, *D_half, *D_right; /* u D in one product where u has 8 bits; else NULL */
+
+  int32_t *M, *offset, *shift; /* affine, layer norm: offset has the half in it */
+  int32_t *left, *half, *right; /* shift(x, s) a channel */
+  int16_t *right16;             /* the same where all are to the right; else NULL */
+  int16_t *re, *im;
+  int32_t *rotation; /* pairs (re, -im), then pairs (im, re), for 16-bit multiply-adds */
+  int64_t state_at;  /* in int16 from the start of a record */
+  int32_t *table;    /* by the byte of x; an embedding: (tokens, padded outputs) */
+  uint8_t *bytes_table;
+  int32_t tokens;
+  int square_bits;
+};
+
+struct qs5_model {
+  qs5_level level;
+  int counting, bidirectional;
+  int32_t count, pool; /* ops; position of the pool, or count */
+  qs5_op *ops;
+  qs5_info *signals; /* count + 1 */
+  int32_t input_multipliers;
+  int64_t *input_M, *input_offset;
+  int32_t input_shift;
+  qs5_record record;
+  int64_t row_bytes;    /* of all signals together, shared where lifetimes allow */
+  int32_t max_channels; /* padded, over all signals and inputs of products */
+  void **owned;         /* every allocation, to free */
+  size_t owned_count;
+  /* Of the instruction set: adds rows of codes to sums. */
+  void (*accumulate)(const qs5_info *info, const void *rows, int64_t count, int64_t *total);
+};
+
+/* `sequences` sequences of `steps` consecutive rows each. */
+typedef struct qs5_block {
+  int64_t sequences, steps, rows;
+  unsigned char *const *at; /* first row of every signal */
+  unsigned char *records;
+  int64_t record_bytes;
+  int64_t *saturated; /* by signal, or NULL */
+  int32_t *wide[4];   /* scratch rows */
+  int64_t wide_stride; /* numbers in a scratch row */
+  int32_t *sums;      /* QS5_PRODUCT_ROWS scratch rows */
+  void *inputs;       /* scratch for the inputs of a product: a scratch row of int16 for each row of the block */
+} qs5_block;
+
+static inline const void *qs5_row(const qs5_block *block, const qs5_info *info, int32_t signal, int64_t row) {
+  return block->at[signal] + row * info->stride;
+}
+
+static inline void *qs5_row_out(const qs5_op *op, const qs5_block *block, int64_t row) {
+  return block->at[op->out] + row * op->to->stride;
+}
+
+static inline int16_t *qs5_state(const qs5_op *op, const qs5_block *block, int64_t sequence) {
+  return (int16_t *)(void *)(block->records + sequence * block->record_bytes) + op->state_at;
+}
+
+/* How a product's weights are stored: [outputs / lanes][inputs / group][lanes][group]. */
+typedef struct {
+  int32_t lanes, group;
+} qs5_packing;
+
+/* The kernels of one instruction set. */
+typedef struct {
+  qs5_kernel ops[QS5_KINDS];
+  void (*accumulate)(const qs5_info *info, const void *rows, int64_t count, int64_t *total);
+} qs5_kernels;
+
+const qs5_kernels *qs5_kernels_baseline(void);
+const qs5_kernels *qs5_kernels_avx2(void);
+const qs5_kernels *qs5_kernels_avx512(void);
+/* The kernel that is faster than the portable one for this op, or NULL. */
+qs5_kernel qs5_fast_vnni(const qs5_op *op);
+
+#endif
