@@ -66,6 +66,8 @@ def engine(model: IntegerModel, backend: Backend | Literal["auto"] = "auto") -> 
         raise IntegerModelError(
             f"expected a backend of {', '.join(get_args(Backend))} or auto, got {backend!r}"
         )
+    if not available(backend):
+        raise IntegerModelError(f"expected a backend that runs here, got {backend}; take backend='auto'")
     return importlib.import_module(f"qs5.backends.{backend}").engine(model)
 
 
