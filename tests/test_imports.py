@@ -47,7 +47,7 @@ TABLE: dict[str, Row] = {
     "training": row("tasks model quantization", jax=True),
     "integer": row("numerics", others=NUMPY | {"safetensors"}),
     "lowering": row("model quantization integer numerics", jax=True),
-    "backends": row("integer numerics"),
+    "backends": row("integer numerics _native"),
     "search": row(LIBRARY, jax=True),
     "sweeps": row(LIBRARY, jax=True),
     "reports": row("integer.cost"),
