@@ -313,3 +313,35 @@ def test_lengths_of_a_padded_batch() -> None:
     for wrong in ([9, 1], [0, 1, 2], [10, 1, 2]):
         with pytest.raises(IntegerModelError, match="expected 3 lengths of 1 to 9"):
             run(raw, np.array(wrong))
+
+
+@pytest.mark.skipif(not available("native"), reason="the native engine was not built")
+@pytest.mark.parametrize("seed", range(6))
+def test_a_state_moves_between_engines(seed: int) -> None:
+    model = forward_model(seed, task="classification")
+    raw = raw_of(model, seed)
+    whole = reference.logits(model, raw[None])[0]
+    for first, second in (("reference", "native"), ("native", "reference")):
+        before, after = model.stream(backend=first), model.stream(backend=second)
+        before.run(raw[:7])
+        after.state = before.state
+        after.run(raw[7:])
+        np.testing.assert_array_equal(after.logits, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {}, "expected the state of a session of this model"),
+        (lambda s: s | {"else": np.zeros(1)}, "expected the state of a session of this model"),
+        (lambda s: {k: v[:, 1:] if v.ndim == 2 else v for k, v in s.items()}, "of shape (1, "),
+        (lambda s: {k: v + 2**20 if v.ndim == 2 else v for k, v in s.items()}, "within"),
+    ],
+)
+def test_a_state_of_another_model_is_refused(change: Any, words: str) -> None:
+    model = classifier()
+    session = session_of(model)
+    session.run(raw_of(model, 0, 3))
+    with pytest.raises(IntegerModelError) as refused:
+        session.state = change(session.state)
+    assert words in str(refused.value)

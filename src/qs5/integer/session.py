@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qs5.integer.engine import Backend, State, check_raw, engine, refuse_bidirectional
+from qs5.integer.engine import Backend, State, check_raw, check_state, engine, refuse_bidirectional
 from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import IntegerModel
 
@@ -58,6 +58,7 @@ class Session:
 
     @state.setter
     def state(self, saved: State) -> None:
+        check_state(self.model, saved)
         self._stream.restore({k: v for k, v in saved.items() if k != "steps"})
         self.steps = int(saved["steps"])
 
