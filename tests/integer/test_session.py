@@ -315,13 +315,13 @@ def test_lengths_of_a_padded_batch() -> None:
             run(raw, np.array(wrong))
 
 
-@pytest.mark.skipif(not available("native"), reason="the native engine was not built")
+@pytest.mark.parametrize("other", [b for b in ("native", "onnx") if available(b)])
 @pytest.mark.parametrize("seed", range(6))
-def test_a_state_moves_between_engines(seed: int) -> None:
+def test_a_state_moves_between_engines(seed: int, other: str) -> None:
     model = forward_model(seed, task="classification")
     raw = raw_of(model, seed)
     whole = reference.logits(model, raw[None])[0]
-    for first, second in (("reference", "native"), ("native", "reference")):
+    for first, second in (("reference", other), (other, "reference")):
         before, after = model.stream(backend=first), model.stream(backend=second)
         before.run(raw[:7])
         after.state = before.state

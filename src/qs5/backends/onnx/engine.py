@@ -48,7 +48,9 @@ class Stream:
     @property
     def state(self) -> State:
         """A copy of everything remembered."""
-        return {name: np.asarray(array) for name, array in self._stream.state.items()}
+        # All sequences of a stream are equally long; elsewhere the number of steps is one number.
+        found = {name: np.asarray(array) for name, array in self._stream.state.items()}
+        return {name: array.max() if name == "pool.steps" else array for name, array in found.items()}
 
     def restore(self, state: State) -> None:
         """Go on from a saved state."""
