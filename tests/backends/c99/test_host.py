@@ -51,6 +51,14 @@ def test_every_width_of_weights(bits: int, tmp_path: Path) -> None:
     assert_selftest_passes(emit(model, tmp_path, random_sequences(model, seed=bits)), "-O2")
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_states_that_C_reads_as_they_are(bidirectional: bool, tmp_path: Path) -> None:
+    """Matrix kernels read whole groups of columns: also of a state that is no whole number of them."""
+    model = random_integer_model(5, direct_states=True, modes=3, weight_bits=2, bidirectional=bidirectional)
+    assert any(isinstance(op, o.Output) and op.x.endswith("state") for op in model.ops)
+    assert_selftest_passes(emit(model, tmp_path, random_sequences(model, seed=5)), *SANITIZERS)
+
+
 def test_signals_of_16_unsigned_bits_are_not_cut(tmp_path: Path) -> None:
     model = random_integer_model(3, wide_unsigned=True, bidirectional=False, source="uint8")
     wide = [s for s in model.signals.values() if s.bits == 16 and not s.signed]
