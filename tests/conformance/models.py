@@ -37,6 +37,8 @@ class Choices:
     weight_bits: int | None = None
     wide_unsigned: bool | None = None
     """Whether a signal of 16 unsigned bits, which fits no int16, occurs."""
+    direct_states: bool = False
+    """C reads the states as they are, all their bits, without a shift. Never drawn."""
 
 
 def random_integer_model(seed: int, **fixed: Any) -> IntegerModel:
@@ -206,6 +208,12 @@ class _Builder:
         )
         return self.write(op, op.out.high / 2)
 
+    def _state(self, name: str, Bu: str, out_bits: int, *, reverse: bool) -> str:
+        """The state as C reads it."""
+        q = self.recurrence(name, Bu, reverse=reverse)
+        channels = self.signals[q].channels
+        return q if self.choices.direct_states else self.shift(q, self.signal(f"{q}_out", channels, out_bits))
+
     def shift(self, x: str, out: Signal) -> str:
         modes = out.channels // 2
         right = self.signals[x].bits - out.bits + self.rng.integers(-3, 3, modes)
@@ -287,10 +295,7 @@ class _Builder:
         )
         out_bits = int(self.pick(8, 8, self.rng.integers(2, 9)))
         states = [
-            self.shift(
-                self.recurrence(f"{name}.ssm.state{suffix}", Bu, reverse=bool(suffix)),
-                self.signal(f"{name}.ssm.state{suffix}_out", 2 * modes, out_bits),
-            )
+            self._state(f"{name}.ssm.state{suffix}", Bu, out_bits, reverse=bool(suffix))
             for suffix in (["", "_reverse"] if bidirectional else [""])
         ]
         y = self.output(

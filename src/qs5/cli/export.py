@@ -3,6 +3,7 @@
 import argparse
 import importlib
 from pathlib import Path
+from typing import Any
 
 from qs5 import integer
 
@@ -17,9 +18,18 @@ def run(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     model = integer.load(args.model)
     module, what = TARGETS[args.target]
-    importlib.import_module(module).export(model, args.out)
+    importlib.import_module(module).export(model, args.out, **_extra(args.target, model))
     print(f"{args.out}: {what}")
     return 0
+
+
+def _extra(target: str, model: integer.IntegerModel) -> dict[str, Any]:
+    """What a target wants besides the model: C takes the reference's answers into its self-test."""
+    if target != "c":
+        return {}
+    from qs5.cli.golden import golden_of
+
+    return {"golden": golden_of(model)}
 
 
 def _parser() -> argparse.ArgumentParser:
