@@ -93,16 +93,23 @@ static void correct_bias(qs5_op *op, const int32_t *weight) {
   }
 }
 
-/* weight (outputs, inputs) -> [outputs / lanes][groups][lanes][group], zeros where there is none. */
+/* weight (outputs, inputs) -> [outputs / lanes][groups][lanes][group], or [groups][outputs / lanes][lanes][group];
+ * zeros where there is none. */
+static int64_t place(const qs5_op *op, qs5_packing packing, int32_t group, int32_t o, int32_t i) {
+  const int64_t tiles = (op->outputs + packing.lanes - 1) / packing.lanes;
+  const int64_t tile = packing.across ? i / group * tiles + o / packing.lanes
+                                      : (int64_t)(o / packing.lanes) * op->groups + i / group;
+  return (tile * packing.lanes + o % packing.lanes) * group + i % group;
+}
+
 static void pack(qs5_build *build, qs5_op *op, const int32_t *weight, qs5_packing packing) {
-  const int32_t lanes = packing.lanes, group = packing.group ? packing.group : op->inputs;
+  const int32_t group = packing.group ? packing.group : op->inputs;
   op->groups = (op->inputs + group - 1) / group;
-  const int64_t tiles = padded(op->outputs) / lanes;
-  const int64_t count = (packing.group ? tiles * lanes : op->outputs) * op->groups * group;
-  op->weight = qs5_take(build, count, op->bytes ? sizeof(int8_t) : sizeof(int16_t));
+  const int64_t rows = packing.lanes > 1 ? (op->outputs + 15) / 16 * 16 : op->outputs;
+  op->weight = qs5_take(build, rows * op->groups * group, op->bytes ? sizeof(int8_t) : sizeof(int16_t));
   for (int32_t o = 0; op->weight && o < op->outputs; ++o)
     for (int32_t i = 0; i < op->inputs; ++i) {
-      const int64_t at = (((int64_t)(o / lanes) * op->groups + i / group) * lanes + o % lanes) * group + i % group;
+      const int64_t at = place(op, packing, group, o, i);
       const int32_t w = weight[(int64_t)o * op->inputs + i];
       if (op->bytes) ((int8_t *)op->weight)[at] = (int8_t)w;
       else ((int16_t *)op->weight)[at] = (int16_t)w;
@@ -121,7 +128,7 @@ static void matrix(qs5_build *build, qs5_op *op, int biases) {
                                                     : qs5_take(build, op->outputs, sizeof *op->bias);
   if (!weight || !op->bias) return;
   correct_bias(op, weight);
-  const qs5_packing rows = {1, 0}, pairs8 = {8, 2}, pairs16 = {16, 2}, fours16 = {16, 4};
+  const qs5_packing rows = {1, 0, 0}, pairs8 = {8, 2, 0}, pairs16 = {16, 2, 1}, fours16 = {16, 4, 1};
   pack(build, op, weight, vnni ? (op->bytes ? fours16 : pairs16) : pairs ? pairs8 : rows);
 }
 

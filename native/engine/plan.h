@@ -100,9 +100,10 @@ static inline int16_t *qs5_state(const qs5_op *op, const qs5_block *block, int64
   return (int16_t *)(void *)(block->records + sequence * block->record_bytes) + op->state_at;
 }
 
-/* How a product's weights are stored: [outputs / lanes][inputs / group][lanes][group]. */
+/* How a product's weights are stored: [outputs / lanes][inputs / group][lanes][group], with the first two the other way
+ * round if `across`. No lanes, no group: as they come. */
 typedef struct {
-  int32_t lanes, group;
+  int32_t lanes, group, across;
 } qs5_packing;
 
 /* The kernels of one instruction set. */
