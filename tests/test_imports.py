@@ -44,7 +44,7 @@ TABLE: dict[str, Row] = {
     "model": row("kernels", jax=True),
     "quantization": row("numerics model kernels", jax=True),
     "training": row("tasks model quantization", jax=True),
-    "integer": row("numerics", others=NUMPY),
+    "integer": row("numerics", others=NUMPY | {"safetensors"}),
     "lowering": row("model quantization integer numerics", jax=True),
     "backends": row("integer numerics"),
     "search": row(LIBRARY, jax=True),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from jax import lax
 
+from qs5.kernels import native
 from qs5.model import recurrence
 from qs5.model.discretize import Complex
-from qs5.model.recurrence import scan_associative, scan_oracle, scan_sequential
+from qs5.model.recurrence import scan_associative, scan_native, scan_oracle, scan_sequential
 
 # float32 against complex128, relative to the largest state: 10^3 additions, a slowest mode of |a| = 0.999.
 STATE_TOLERANCE = 1e-5
@@ -22,6 +23,8 @@ GRADIENT_TOLERANCE = 1e-12
 B, M = 2, 3
 Scan = Callable[..., jax.Array]
 SCANS: list[Scan] = [scan_sequential, scan_associative]
+if native.available():
+    SCANS.append(scan_native)
 
 
 def packed(z: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
@@ -155,5 +158,12 @@ def test_step_quantizer_is_applied_at_every_step_and_passes_gradients_through():
     ("backend", "scan"), [("cpu", scan_sequential), ("gpu", scan_associative), ("tpu", scan_associative)]
 )
 def test_default_follows_the_backend(backend: str, scan: Scan, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(native.VARIABLE, "0")
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     assert recurrence.default_scan() is scan
+
+
+@pytest.mark.skipif(not native.available(), reason="no native kernels")
+def test_default_on_cpu_is_native_in_float32():
+    assert recurrence.default_scan() is scan_native
+    assert recurrence.default_scan(jnp.dtype("float64")) is scan_sequential

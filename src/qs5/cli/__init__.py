@@ -8,7 +8,10 @@ from qs5.errors import UserError
 VERBS = {
     "train": "train an S5 on a task, or continue an interrupted run",
     "quantize": "quantize a trained run: ptq, qaft, or qat from scratch",
-    "evaluate": "judge a run or a zoo model on a split",
+    "lower": "turn a quantized run into an integer-only model, one file",
+    "evaluate": "judge a run, an integer model or a zoo model on a split",
+    "run": "predict with an integer model on a file or standard input",
+    "export": "write an integer model as C or as ONNX",
     "inspect": "show every site of a run: shape, bits, scale, range, saturation",
     "list": "tasks, recipes, quantization presets, zoo models",
     "demo": "train, quantize and compare, in about five minutes",

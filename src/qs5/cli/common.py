@@ -78,10 +78,14 @@ def load_for_judging(recipe: Recipe, data_dir: str | None, split: str) -> Task:
 
     So a zoo model is calibrated and judged on the same images on every machine, with nothing to download.
     """
-    data: dict[str, Any] = dict(recipe.data)
-    if split == "test" and _has_embedded_part(recipe.task):
-        data.setdefault("parts", "embedded")
-    return tasks.load(recipe.task, data_dir=data_dir, **data)
+    return load_part(recipe.task, dict(recipe.data), data_dir, split)
+
+
+def load_part(name: str, options: dict[str, Any], data_dir: str | None, split: str) -> Task:
+    """A task by name for judging on `split`: the embedded part of its data where that is enough."""
+    if split == "test" and _has_embedded_part(name):
+        options.setdefault("parts", "embedded")
+    return tasks.load(name, data_dir=data_dir, **options)
 
 
 def _has_embedded_part(name: str) -> bool:

@@ -1,23 +1,29 @@
 """`qs5 evaluate RUN_OR_ZOO`: loss and metric on a split."""
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import tyro
 
-from qs5.cli import common
+from qs5.cli import common, integers
+from qs5.tasks.metrics import score
 from qs5.training import methods, record
 from qs5.training.run import RunInfo
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Judge a run or zoo model on a split of its task."""
+    """Judge a run, an integer model or a zoo model on a split of its task."""
 
     split: Literal["train", "validation", "test"] = "test"
     data_dir: str | None = None
     """Where the data sets are (else $QS5_DATA)."""
+    backend: Literal["auto", "native", "reference", "c99", "onnx"] = "auto"
+    """What runs an integer model (auto: native, else the reference)."""
+    data: tuple[str, ...] = ()
+    """Options of an integer model's task as key=value, such as path=mine.csv; a run knows its own."""
     json: bool = False
     """End with one line of JSON."""
     record: bool = True
@@ -28,6 +34,8 @@ def run(argv: list[str]) -> int:
     """Parse, load, evaluate, print."""
     name, rest = common.take_positional(argv, "qs5 evaluate RUN_OR_ZOO [options]", "a run or zoo model")
     args = tyro.cli(Arguments, args=rest, prog=f"qs5 evaluate {name}")
+    if integers.is_integer_model(name):
+        return _evaluate_integers(name, args)
     model, info = common.open_run(name)
     task = common.load_for_judging(info.recipe, args.data_dir, args.split)
     with common.counting(f"{name} on {args.split}") as progress:
@@ -41,6 +49,30 @@ def run(argv: list[str]) -> int:
     )
     if args.json:
         print(json.dumps(_summary(result, info)))
+    return 0
+
+
+def _evaluate_integers(name: str, args: Arguments) -> int:
+    """Judge an integer model on an engine."""
+    model, engine, backend = integers.open_engine(name, args.backend)
+    task = common.load_part(model.description.task, common.key_values(args.data), args.data_dir, args.split)
+    split = task.splits[args.split]
+    started = time.monotonic()
+    with common.counting(f"{name} on {args.split}") as progress:
+        raw = integers.raw_of(model, split.x)
+        codes = integers.all_logits(engine, raw, split.lengths, progress)
+    seconds = time.monotonic() - started
+    outputs = codes if model.task == "classification" else integers.real_outputs(model, codes)
+    value = score(task, split, outputs)
+    spec = model.description.spec
+    common.console.print(
+        f"{name}: {task.metric} {value:.4f} on {len(split)} {args.split} sequences ({spec}, {backend} engine, "
+        f"{seconds:.1f} s)",
+        soft_wrap=True,
+    )
+    if args.json:
+        row = {task.metric: value, "n": len(split), "backend": backend, "spec": spec, "split": args.split}
+        print(json.dumps(row | {"task": task.name, "seconds": seconds}))
     return 0
 
 

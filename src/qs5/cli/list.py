@@ -17,7 +17,8 @@ def run(argv: list[str]) -> int:
     common.console.print(terminal("recipes (qs5 train NAME)", ("recipe", "task", "model"), recipes))
     presets = [(name, spec_of(name).widths()) for name in PRESETS]
     common.console.print(terminal("quantization presets (--spec NAME)", ("preset", "bits"), presets))
-    common.console.print(f"zoo: {', '.join(zoo.names()) or 'empty'}")
+    common.console.print(f"zoo, runs: {', '.join(zoo.names()) or 'none'}")
+    common.console.print(f"zoo, integer models: {', '.join(zoo.integer_names()) or 'none'}")
     return 0
 
 

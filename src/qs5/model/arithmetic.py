@@ -244,7 +244,7 @@ class FloatArithmetic(Arithmetic):
     def recurrence(
         self, site: str, Lambda_bar: Complex, Bu: Signal, x0: jax.Array | None, *, reverse: bool
     ) -> Signal:
-        scan = self.scan or recurrence.default_scan()
+        scan = self.scan or recurrence.default_scan(Bu.value.dtype)
         return Signal(scan(Lambda_bar, Bu.value, x0, reverse=reverse), site)
 
     def output_projection(

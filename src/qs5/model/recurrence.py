@@ -1,10 +1,11 @@
-"""The diagonal recurrence x_k = Lambda-bar x_{k-1} + b_k, computed three ways.
+"""The diagonal recurrence x_k = Lambda-bar x_{k-1} + b_k, computed four ways.
 
 Packed arrays: the last axis has length S = 2M, real parts of all modes first, then imaginary parts.
 
 | function           | how                                               | use                               |
 |--------------------|---------------------------------------------------|-----------------------------------|
-| `scan_sequential`  | lax.scan, gradient by a hand-written reverse scan | on CPU, and for a quantized state |
+| `scan_native`      | one pass in C++, another one for the gradient     | on CPU                            |
+| `scan_sequential`  | lax.scan, gradient by a hand-written reverse scan | on CPU without native kernels     |
 | `scan_associative` | parallel prefix over pairs (Lambda-bar, b)        | on GPU and TPU                    |
 | `scan_oracle`      | NumPy double loop in complex128                   | tests                             |
 
@@ -19,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from qs5.kernels import native
+from qs5.kernels.scan import ScanArrays, scan
 from qs5.model.discretize import Complex
 
 StepQuantizer = Callable[[jax.Array, tuple[jax.Array, ...]], jax.Array]
@@ -111,6 +114,27 @@ def reverse_scan(
     return total_re, total_im, d_b, rotate(a_re, -a_im, mu)
 
 
+def scan_native(
+    a: Complex,
+    b: jax.Array,
+    x0: jax.Array | None = None,
+    *,
+    reverse: bool = False,
+    step: jax.Array | None = None,
+    high: float = 1.0,
+) -> jax.Array:
+    """`scan_sequential` in C++. With `step` (S,), powers of two, every state is rounded to codes in -high..high
+    times its step, straight-through."""
+    arrays = ScanArrays(
+        a=jnp.concatenate(a),
+        v=b,
+        x0=jnp.zeros_like(b[0]) if x0 is None else x0,
+        step=jnp.zeros((0,)) if step is None else step,
+        high=jnp.full((1,), high, jnp.float32),
+    )
+    return scan(reverse, arrays)
+
+
 def scan_associative(
     a: Complex, b: jax.Array, x0: jax.Array | None = None, *, reverse: bool = False
 ) -> jax.Array:
@@ -147,6 +171,8 @@ def scan_oracle(
     return x
 
 
-def default_scan() -> Callable[..., jax.Array]:
-    """`scan_sequential` on CPU, `scan_associative` on accelerators."""
+def default_scan(dtype: jnp.dtype = jnp.dtype(jnp.float32)) -> Callable[..., jax.Array]:  # noqa: B008
+    """On CPU `scan_native` where it exists (float32), else `scan_sequential`; else `scan_associative`."""
+    if dtype == jnp.float32 and native.available():
+        return scan_native
     return scan_sequential if jax.default_backend() == "cpu" else scan_associative

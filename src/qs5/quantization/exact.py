@@ -75,6 +75,11 @@ class ExactArithmetic(StaticArithmetic):
 
     constants: dict[str, Any] | None = None
 
+    @property
+    def takes_whole_layers(self) -> bool:
+        """Never: the kernel is the simulated pass."""
+        return False
+
     def _constant(self, site: str, make: Callable[[], T]) -> T:
         """The integer constants of a site: the frozen ones, if they are."""
         return make() if self.constants is None else self.constants[site]
@@ -217,7 +222,7 @@ class ExactArithmetic(StaticArithmetic):
 
 
 jax.tree_util.register_dataclass(
-    ExactArithmetic, data_fields=["constants"], meta_fields=["spec", "bits", "plan"]
+    ExactArithmetic, data_fields=["constants"], meta_fields=["spec", "bits", "plan", "kernels"]
 )
 
 

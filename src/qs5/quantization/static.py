@@ -16,17 +16,38 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from qs5.kernels import native
+from qs5.kernels.layer import SITES
 from qs5.model import arithmetic as floats
-from qs5.model.arithmetic import Arithmetic, Normed, Signal
+from qs5.model.arithmetic import Arithmetic, Normed, Signal, WholeResult
 from qs5.model.config import Pooling
 from qs5.model.discretize import Complex
 from qs5.model.norms import Norm, batch_statistics, fold, layer_norm, per_channel, running
 from qs5.model.operators import POINTWISE
-from qs5.model.recurrence import scan_sequential
+from qs5.model.recurrence import scan_native, scan_sequential
+from qs5.model.whole_layer import Grids as LayerGrids, Weights, WholeLayer, compute
 from qs5.quantization.grids import Grid, GridPlan, to_grid
 from qs5.quantization.spec import QuantSpec
 from qs5.quantization.weights import QuantizedWeight, quantize_eigenvalues, quantize_weight
+
+KERNEL_SITES = {
+    "norm": "norm",
+    "Bu": "ssm.Bu",
+    "state": "ssm.state",
+    "state_out": "ssm.state_out",
+    "y": "ssm.y",
+    "gelu": "gelu",
+    "gate": "gate",
+    "sigmoid": "sigmoid",
+    "product": "product",
+    "residual": "residual",
+}
+"""The kernel's name of a place in a layer, and the name of the site below the layer's."""
+
+STATE_SITES = ("ssm.Bu", "ssm.state", "ssm.state_out")
+"""Sites with one channel a packed state."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,8 @@ class StaticArithmetic(Arithmetic):
     spec: QuantSpec
     bits: tuple[tuple[str, int | None], ...]
     plan: GridPlan
+    kernels: bool = True
+    """Use native kernels where they exist (simulated mode only)."""
 
     @cached_property
     def _bits(self) -> dict[str, int | None]:
@@ -90,7 +113,8 @@ class StaticArithmetic(Arithmetic):
         a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
         value = Complex(a.re.value, a.im.value)
         high = grid.format.high
-        states = _rounded_scan(value, Bu.value, x0, step=jnp.asarray(grid.step), high=high, reverse=reverse)
+        step = jnp.asarray(grid.step)
+        states = self._rounded_scan(value, Bu.value, x0, step, high, reverse=reverse)
         return Signal(states, site)
 
     def _half_float_recurrence(
@@ -108,9 +132,22 @@ class StaticArithmetic(Arithmetic):
             a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
             Lambda_bar = Complex(a.re.value, a.im.value)
         if grid is None:
-            return scan_sequential(Lambda_bar, Bu.value, x0, reverse=reverse)
+            scan = scan_native if self._native(Bu.value) else scan_sequential
+            return scan(Lambda_bar, Bu.value, x0, reverse=reverse)
         step = jnp.asarray(grid.step)
-        return _rounded_scan(Lambda_bar, Bu.value, x0, step=step, high=grid.format.high, reverse=reverse)
+        return self._rounded_scan(Lambda_bar, Bu.value, x0, step, grid.format.high, reverse=reverse)
+
+    def _native(self, x: jax.Array) -> bool:
+        return self.kernels and native.available() and x.dtype == jnp.float32
+
+    def _rounded_scan(
+        self, a: Complex, b: jax.Array, x0: jax.Array | None, step: jax.Array, high: int, *, reverse: bool
+    ) -> jax.Array:
+        """All states, each rounded to its grid; native and JAX give the same bits."""
+        if not self._native(b):
+            return _rounded_scan(a, b, x0, step=step, high=high, reverse=reverse)
+        step = jnp.broadcast_to(step, b.shape[-1:])
+        return scan_native(a, b, x0, reverse=reverse, step=step, high=float(high))
 
     def output_projection(
         self, site: str, states: tuple[Signal, ...], u: Signal, C: Complex, D: jax.Array, *, factor: float
@@ -126,7 +163,7 @@ class StaticArithmetic(Arithmetic):
         scaled = Complex(factor * C.re, factor * C.im)
         M = C.re.shape[1] // len(states)
         # The grid of each mode moves into its rows of C, so that C meets plain integers of one unit.
-        steps = [self._step_of(x.site, x.value) for x in read]
+        steps = [self._step_of(x.site, x.value.shape[-1]) for x in read]
         rows = [floats.packed_columns(scaled, i, M) * step[:, None] for i, step in enumerate(steps)]
         q = jnp.concatenate(
             [x.value * per_channel(1.0 / s, x.value) for x, s in zip(read, steps, strict=True)], -1
@@ -134,10 +171,10 @@ class StaticArithmetic(Arithmetic):
         C_q = self._weight(f"{site}.C", jnp.concatenate(rows, axis=0), (0,))
         return OutputOperands(q, C_q, self._weight(f"{site}.D", D, (0,)))
 
-    def _step_of(self, site: str, x: jax.Array) -> jax.Array:
-        """The step of each channel of a signal; 1 where the site is float."""
+    def _step_of(self, site: str, channels: int) -> jax.Array:
+        """The step of each channel of a site; 1 where it is float."""
         grid = self._grids.get(site)
-        return jnp.ones(x.shape[-1]) if grid is None else jnp.broadcast_to(grid.step, x.shape[-1:])
+        return jnp.ones(channels) if grid is None else jnp.broadcast_to(grid.step, (channels,))
 
     def pointwise(self, site: str, name: str, x: Signal) -> Signal:
         return self._round(site, POINTWISE[name](x.value))
@@ -162,6 +199,49 @@ class StaticArithmetic(Arithmetic):
 
     def leave(self, x: Signal) -> jax.Array:
         return x.value
+
+    @property
+    def takes_whole_layers(self) -> bool:
+        return self.kernels and native.available()
+
+    def whole_layer(self, name: str, x: Signal, layer: WholeLayer, *, batch_stats: bool) -> WholeResult:
+        """The single operations above, in the native kernel."""
+        ssm = f"{name}.ssm"
+        state_step = self._step_of(f"{ssm}.state_out", 2 * layer.B_bar.re.shape[0])
+        C = Complex(layer.factor * layer.C.re, layer.factor * layer.C.im)
+        rows = floats.packed_columns(C, 0, C.re.shape[1]) * state_step[:, None]
+        weights = Weights(
+            a=self._eigenvalues(f"{ssm}.state", layer.Lambda_bar),
+            B=self._weight(f"{ssm}.Bu.weight", floats.packed_inputs(layer.B_bar), (0,)).value,
+            C=self._weight(f"{ssm}.y.C", rows, (0,)).value,
+            D=self._weight(f"{ssm}.y.D", layer.D, (0,)).value,
+            W=self._weight(f"{name}.gate.weight", layer.gate_weight, (0,)).value,
+            b=layer.gate_bias,
+        )
+        grids = self._layer_grids(name, H=layer.D.shape[0], S=rows.shape[0])
+        done = compute(x.value, layer, weights, known=x.statistics, batch_stats=batch_stats, grids=grids)
+        return WholeResult(Signal(done.value, f"{name}.residual", done.statistics), done.used, done.last)
+
+    def _eigenvalues(self, site: str, Lambda_bar: Complex) -> Complex:
+        """Lambda-bar on its grid, or as it is where it is float."""
+        bits = self._bits[f"{site}.weight"]
+        if bits is None:
+            return Lambda_bar
+        a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
+        return Complex(a.re.value, a.im.value)
+
+    def _layer_grids(self, name: str, *, H: int, S: int) -> LayerGrids:
+        """The grids of a layer's sites as the kernel takes them."""
+        found = [self._grids.get(f"{name}.{KERNEL_SITES[site]}") for site in SITES]
+        table = np.zeros((len(SITES), 4, max(H, S)), np.float32)
+        for rows, grid, site in zip(table, found, SITES, strict=True):
+            if grid is not None:
+                width = S if KERNEL_SITES[site] in STATE_SITES else H
+                low = -grid.format.high if site == "state" else grid.format.low  # see `_round_state`
+                rows[1, :width] = grid.step
+                rows[0, :width] = 1.0 / rows[1, :width]
+                rows[2:, 0] = low, grid.format.high
+        return LayerGrids(jnp.asarray(table), tuple(grid is not None for grid in found))
 
 
 class OutputOperands(NamedTuple):

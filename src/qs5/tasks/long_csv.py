@@ -52,6 +52,8 @@ class Columns:
     split: str | None = None
     targets: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
+    optional: bool = False
+    """Whether a file without labels and targets will do: data to predict from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,7 @@ def resolve(header: list[str], columns: Columns) -> Layout:
     else:
         targets = _targets(columns.targets, names)
         label = None if columns.targets and not columns.label else label
-    _check_one_kind(label, targets, names)
+    _check_one_kind(label, targets, names, optional=columns.optional)
     taken = {identifier, time, label, split, *targets}
     features = columns.features or tuple(
         name for name in names if name not in taken and not _is_reserved(name)
@@ -202,13 +204,13 @@ def _is_reserved(name: str) -> bool:
     return name in (*ID_NAMES, *TIME_NAMES, "label", "split") or _is_target(name)
 
 
-def _check_one_kind(label: str | None, targets: tuple[str, ...], names: list[str]) -> None:
+def _check_one_kind(label: str | None, targets: tuple[str, ...], names: list[str], *, optional: bool) -> None:
     if label and targets:
         raise DataError(
             f"expected a label or targets, got both ({label}; {', '.join(targets)}); "
             "choose with the option label_column or target_columns"
         )
-    if not label and not targets:
+    if not label and not targets and not optional:
         raise DataError(
             f"expected a column label, target or target_*, got {', '.join(names)}; "
             "add one, or name it with the option label_column or target_columns"

@@ -1,0 +1,75 @@
+"""What the verbs for integer models share. No JAX, no rich: the first prediction should come at once."""
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from qs5 import integer
+from qs5.errors import UserError
+from qs5.integer.engine import Backend, Engine
+from qs5.integer.model import IntegerModel
+
+BATCH = 100
+
+
+def is_integer_model(name: str) -> bool:
+    """Whether a name means an integer model: a .qs5 file, or a zoo entry that holds one and no run."""
+    from qs5 import zoo
+
+    return name.endswith(".qs5") or name in zoo.integer_names()
+
+
+def open_engine(name: str, backend: str) -> tuple[IntegerModel, Engine, str]:
+    """Model, engine, and the name of the backend that runs it. Raises UserError."""
+    model = integer.load(name)
+    chosen: Backend | str = backend
+    if backend == "auto":
+        chosen = "native" if integer.available("native") else "reference"
+        if chosen == "reference":
+            print("qs5: the native engine is not built here; using the (slow) reference", file=sys.stderr)
+    return model, integer.engine(model, chosen), chosen  # type: ignore[arg-type]
+
+
+def raw_of(model: IntegerModel, x: np.ndarray) -> np.ndarray:
+    """Measurements (N, L, D) as the raw samples that a model takes: its own whole numbers, or codes of reals.
+
+    Raises UserError when the channels do not fit, or whole numbers are expected and others are given.
+    """
+    source, channels = model.input.source, model.input.out.channels
+    expected = 1 if source == "token" else channels
+    if x.ndim != 3 or x.shape[2] != expected:
+        raise UserError(
+            f"expected {expected} input channels, got {x.shape[-1]}; give the channels of the training"
+        )
+    if source == "codes":
+        d = model.description
+        codes = np.floor(x.astype(np.float64) * np.asarray(d.scale) + np.asarray(d.offset) + 0.5)
+        return np.clip(codes, model.input.out.low, model.input.out.high).astype(np.int64)
+    whole = x.astype(np.int64)
+    if not np.array_equal(whole, x):
+        raise UserError(f"expected whole numbers ({source}), got others such as {x[whole != x].flat[0]}")
+    return whole
+
+
+def batched(count: int, size: int = BATCH) -> Iterator[slice]:
+    """Slices of at most `size` over `count` sequences."""
+    return (slice(i, min(i + size, count)) for i in range(0, count, size))
+
+
+def all_logits(
+    engine: Engine, raw: np.ndarray, lengths: np.ndarray | None, progress: object = None
+) -> np.ndarray:
+    """Codes of the last signal for every sequence."""
+    parts = []
+    for part in batched(len(raw)):
+        parts.append(engine.logits(raw[part], None if lengths is None else lengths[part]))
+        if callable(progress):
+            progress(min(part.stop, len(raw)), len(raw))
+    return np.concatenate(parts)
+
+
+def real_outputs(model: IntegerModel, codes: np.ndarray) -> np.ndarray:
+    """Codes of the last signal in the unit of the targets."""
+    exponent = model.output.exponent
+    return codes * 2.0 ** (0 if exponent is None else exponent)
