@@ -270,6 +270,6 @@ def _channels(model: IntegerModel) -> int:
 def _raw(raw: np.ndarray, q: InputQuantizer) -> np.ndarray:
     """Contiguous, of a type that the engine reads. Codes and tokens beyond 32 bits saturate anyway."""
     raw = np.ascontiguousarray(raw)
-    if raw.dtype.name in RAW_TYPES:
+    if raw.dtype.isnative and raw.dtype.name in RAW_TYPES:
         return raw
     return np.clip(raw, -(2**31), 2**31 - 1).astype(np.int32)
