@@ -48,6 +48,8 @@ lint: $(stamp) ## ruff and pyright, each to the end
 
 bench: $(stamp) ## the measurements in benchmarks/
 	$(bin)/python -m benchmarks
+	@$(pip_install) onnx onnxruntime
+	$(bin)/python -m benchmarks.native
 
 clean: ## remove caches and build products, keep .venv
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,26 +1,18 @@
 """`float_engine.c`, compiled for this machine and called through ctypes."""
 
 import ctypes
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.native.compiled import compiled
 from benchmarks.native.parameters import LAYERS, MODES, H, Parameters
-
-SOURCE = Path(__file__).with_name("float_engine.c")
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC")
 
 
 class FloatEngine:
     """Sequences u (B, L) of one channel; the records of a call start at zero."""
 
     def __init__(self, parameters: Parameters) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "float_engine.so"
-            subprocess.run(["cc", *FLAGS, "-o", str(target), str(SOURCE)], check=True)
-            self._library = ctypes.CDLL(str(target))
+        self._library = compiled("float_engine")
         flat = np.ascontiguousarray(parameters.flat, np.float32)
         self._library.float_new.restype = ctypes.c_void_p
         self._engine = ctypes.c_void_p(self._library.float_new(LAYERS, H, MODES, _pointer(flat)))

@@ -1,4 +1,4 @@
-"""Random float parameters of the paper's sMNIST structure, and its forward pass in NumPy as the oracle of both peers."""
+"""Random float parameters of the paper's sMNIST structure, and its forward pass in NumPy: the oracle of the peers."""
 
 from dataclasses import dataclass
 

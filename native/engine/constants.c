@@ -45,13 +45,16 @@ static int32_t *numbers(qs5_build *build, int which, int64_t count, int32_t low,
 /* Shifts below 17 become 17 and a shift to the left. Padding rescales everything to 0. */
 static void raise_shifts(qs5_build *build, qs5_rescale *scale, int64_t count) {
   scale->left = qs5_take(build, count, sizeof *scale->left);
-  if (!scale->M || !scale->shift || !scale->left) return;
+  scale->packed = qs5_take(build, count, sizeof *scale->packed);
+  if (!scale->M || !scale->shift || !scale->left || !scale->packed) return;
   for (int64_t i = 0; i < padded(count); ++i) {
     if (i >= count) scale->shift[i] = 17;
-    if (scale->shift[i] >= 17) continue;
-    scale->left[i] = 17 - scale->shift[i];
-    scale->shift[i] = 17;
-    scale->raised = 1;
+    if (scale->shift[i] < 17) {
+      scale->left[i] = 17 - scale->shift[i];
+      scale->shift[i] = 17;
+      scale->raised = 1;
+    }
+    scale->packed[i] = scale->M[i] * (1 << 16) + scale->shift[i] - 17;
   }
 }
 
@@ -140,15 +143,8 @@ static void dense(qs5_build *build, qs5_op *op) {
 /* u D M in one product where u has 8 bits: |u D M| < 2^31, and a shift of 32 or more leaves nothing of it. */
 static void direct_in_one(qs5_build *build, qs5_op *op, const int32_t *M, const int32_t *shift) {
   op->DM = qs5_take(build, op->outputs, sizeof *op->DM);
-  op->D_half = qs5_take(build, op->outputs, sizeof *op->D_half);
-  op->D_right = qs5_take(build, op->outputs, sizeof *op->D_right);
-  if (!op->DM || !op->D_half || !op->D_right) return;
-  for (int32_t i = 0; i < op->outputs; ++i) {
-    if (shift[i] > 31) continue;
-    op->DM[i] = op->D[i] * M[i];
-    op->D_half[i] = 1 << (shift[i] - 1);
-    op->D_right[i] = shift[i];
-  }
+  for (int32_t i = 0; op->DM && i < op->outputs; ++i)
+    if (shift[i] < 32) op->DM[i] = op->D[i] * M[i] * (1 << 8) + shift[i] - 1;
 }
 
 static void output(qs5_build *build, qs5_op *op) {

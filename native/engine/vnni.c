@@ -50,11 +50,11 @@ QS5_INLINE __m512i direct(const qs5_op *op, const void *u_row, int64_t at) {
   const __m512i u = load_codes(op->u->type, u_row, at, QS5_ALL_LANES), limit = _mm512_set1_epi32(1 << 24);
   __m512i v;
   if (op->DM) {
-    v = _mm512_add_epi32(_mm512_mullo_epi32(u, load512(op->DM + at)), load512(op->D_half + at));
-    v = _mm512_srav_epi32(v, load512(op->D_right + at));
+    const __m512i DM = load512(op->DM + at);
+    v = round512(_mm512_mullo_epi32(u, _mm512_srai_epi32(DM, 8)), _mm512_and_si512(DM, _mm512_set1_epi32(0xFF)));
   } else {
     v = raise512(_mm512_mullo_epi32(u, load512(op->D + at)), load512(op->direct.left + at));
-    v = rescale512(v, factors(load512(op->direct.M + at), load512(op->direct.shift + at)));
+    v = rescale512(v, factors(load512(op->direct.packed + at)));
   }
   return clamp512(v, _mm512_sub_epi32(_mm512_setzero_si512(), limit), limit);
 }
@@ -64,7 +64,7 @@ static void finish(const qs5_op *op, const qs5_block *block, int64_t row, int ro
                    const __m512i *sums) {
   for (int c = 0; c < vectors; ++c) {
     const int64_t at = 16 * (vector + c);
-    const qs5_factors f = factors(load512(op->scale.M + at), load512(op->scale.shift + at));
+    const qs5_factors f = factors(load512(op->scale.packed + at));
     for (int r = 0; r < rows; ++r) {
       __m512i v = sums[r * vectors + c];
       if (op->kind == QS5_OUTPUT) v = _mm512_add_epi32(v, direct(op, qs5_row(block, op->u, op->in[2], row + r), at));
@@ -151,7 +151,7 @@ static rotation rotation_of(const qs5_op *op) {
   a.half = _mm512_set1_epi32(power ? 1 << (op->numbers[1] - 1) : 0);
   a.power = _mm_cvtsi32_si128(op->numbers[1]);
   a.left = _mm512_set1_epi32(power ? 0 : *op->scale.left);
-  a.f = factors(_mm512_set1_epi32(power ? 0 : *op->scale.M), _mm512_set1_epi32(power ? 17 : *op->scale.shift));
+  a.f = factors(_mm512_set1_epi32(power ? 0 : *op->scale.packed));
   return a;
 }
 

@@ -1,5 +1,7 @@
 """The native engine gives the codes of the reference on every instruction set, however a sequence is cut."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from tests.conformance.models import random_integer_model, random_sequences
@@ -68,7 +70,7 @@ def test_chunks_at_random_cuts(level: str, seed: int, rng: np.random.Generator) 
     raw = np.stack(random_sequences(model, seed=seed, lengths=(LONG,) * 3))
     cuts = [0, *sorted(rng.integers(0, LONG, 8).tolist()), LONG]  # some chunks may be empty
     stream = NativeEngine(model, level=level, threads=2).stream(batch=3)
-    parts = [stream.run(raw[:, a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [stream.run(raw[:, a:b]) for a, b in pairwise(cuts)]
     expected = reference.logits(model, raw)
     if model.final_ops:
         assert parts == [None] * len(parts)
@@ -83,6 +85,7 @@ def test_rows_of_a_block_do_not_matter(level: str, block: int) -> None:
     model = random_integer_model(3, bidirectional=False, task="regression", H=100, modes=70)
     (sequence,) = random_sequences(model, seed=3, lengths=(40,))
     got = NativeEngine(model, level=level).stream().run(sequence[None], block=block)
+    assert got is not None
     np.testing.assert_array_equal(got, reference.logits(model, sequence[None]))
 
 
@@ -97,9 +100,9 @@ def test_types_of_raw_samples(dtype: str, rng: np.random.Generator) -> None:
 
 
 def test_codes_beyond_32_bits_saturate() -> None:
-    model = random_integer_model(1, source="codes", bidirectional=False)
+    model = random_integer_model(1, source="codes", bidirectional=False, task="classification")
     raw = np.asarray([[[2**40] * model.input.out.channels, [-(2**50)] * model.input.out.channels]])
     stream, expected = NativeEngine(model).stream(), reference.engine(model).stream()
-    assert np.array_equal(stream.run(raw), expected.run(raw)) or model.final_ops
-    if model.final_ops:
-        np.testing.assert_array_equal(stream.answer(), expected.answer())
+    stream.run(raw)
+    expected.run(raw)
+    np.testing.assert_array_equal(stream.answer(), expected.answer())

@@ -87,7 +87,12 @@ def test_the_c_engine_refuses(op: tuple[Any, ...]) -> None:
 
 def test_the_c_engine_refuses_structures() -> None:
     pool: tuple[Any, ...] = (MEAN_POOL, [0], SIGNAL, [], [])
-    for ops in ((), (pool, pool), (pool, dense(reads=[0])), (pool, (SHIFT, [1], SIGNAL, [], [array("int8", 2)]))):
+    for ops in (
+        (),
+        (pool, pool),
+        (pool, dense(reads=[0])),
+        (pool, (SHIFT, [1], SIGNAL, [], [array("int8", 2)])),
+    ):
         with pytest.raises(ValueError, match=r"op \d|4096"):
             build(*ops)
     with pytest.raises(ValueError, match="input"):

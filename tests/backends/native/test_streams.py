@@ -103,7 +103,9 @@ def test_a_state_of_another_model_is_refused() -> None:
 # -- saturation --------------------------------------------------------------------------------------------------
 
 
-def counted_by_reference(model: IntegerModel, raw: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def counted_by_reference(
+    model: IntegerModel, raw: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> Counter[str]:
     """Saturated codes by signal, seen where the reference clips."""
     found: Counter[str] = Counter()
     clip = reference.clip
