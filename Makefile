@@ -1,5 +1,6 @@
 # Everything here runs in .venv, which is made when it is first needed, from the exact versions in constraints.txt.
-# Needs make, bash, and a Python from 3.11 to 3.13 with its venv module (Debian: python3-venv).
+# Needs make, bash, and a Python from 3.11 to 3.13 with its venv module (Debian: python3-venv). With a C++ compiler (g++ or
+# clang++) the native training kernels are built as well; CMake and Ninja come from pip.
 #
 # constraints.txt is `pip freeze --all` of a fresh environment for each Python, merged; where two Pythons differ, as
 # JAX does (0.10.2 is its last release for 3.11), a package has a line for each, with a marker.
@@ -59,6 +60,7 @@ distclean: clean ## clean, and remove .venv
 	rm -rf .venv
 
 # The build backend is installed first and used from .venv: pip's own build environment would ignore constraints.txt.
+# jaxlib is among it for its C++ headers.
 # An environment of the right Python is brought up to date, any other is made anew.
 version := import sys; print("%d.%d" % sys.version_info[:2])
 $(stamp): pyproject.toml constraints.txt

@@ -38,7 +38,8 @@ TABLE: dict[str, Row] = {
     "notation": Row(others=NUMPY),
     "errors": Row(others=False),
     "numerics": Row(others=NUMPY),
-    "kernels": Row(jax=True),
+    "_native": Row(others=False),  # the extension module
+    "kernels": Row(ours=frozenset({"_native"}), jax=True),
     "zoo": Row(others=False),
     "tasks": row("", jax=frozenset({"tasks.losses", "tasks.metrics"})),
     "model": row("kernels", jax=True),
@@ -46,7 +47,7 @@ TABLE: dict[str, Row] = {
     "training": row("tasks model quantization", jax=True),
     "integer": row("numerics", others=NUMPY | {"safetensors"}),
     "lowering": row("model quantization integer numerics", jax=True),
-    "backends": row("integer numerics"),
+    "backends": row("integer numerics _native"),
     "search": row(LIBRARY, jax=True),
     "sweeps": row(LIBRARY, jax=True),
     "reports": row("integer.cost"),

@@ -48,6 +48,14 @@ inline Index backward_floats(const Padded &n, Index count) {
 
 inline void add(float *to, Vec v) { store(to, load(to) + v); }
 
+constexpr Index kAhead = 6; // rows
+
+inline void prefetch_token(const BackwardTask &t, Index at) {
+  const float *const rows[] = {t.f.layer.x, t.f.g_out, t.f.saved.y, t.f.saved.z};
+  for (const float *from : rows)
+    prefetch_row(from + at, t.n.H);
+}
+
 // From y, z and the output's gradient: g, d_z, d sigmoid(z) (in d_g), m1 gelu'(y) (in slope), d_out; and d_b.
 template <bool kQuantized> inline void backward_gate(const BackwardTask &t, const Block &block) {
   const Padded &n = t.n;
@@ -58,6 +66,7 @@ template <bool kQuantized> inline void backward_gate(const BackwardTask &t, cons
     const Index at = r * n.Hp, token = block.token(r, n) * n.H;
     float *x = t.x + at, *d_out = t.d_out + at;
     const float *m1 = t.masks + (r % t.chunk.count) * n.Hp, *m2 = m1 + t.chunk.count * n.Hp;
+    if (r + kAhead < block.rows()) prefetch_token(t, block.token(r + kAhead, n) * n.H);
     read_row(x, l.x + token, n.H);
     read_row(d_out, t.f.g_out + token, n.H);
     read_row(y_row, t.f.saved.y + token, n.H);
@@ -112,8 +121,10 @@ template <bool kQuantized> inline void backward_gelu(const BackwardTask &t, cons
 // States of the block, and those before its first step.
 inline void read_states(const BackwardTask &t, const Block &block) {
   const Padded &n = t.n;
-  for (Index r = 0; r < block.rows(); ++r)
+  for (Index r = 0; r < block.rows(); ++r) {
+    if (r + kAhead < block.rows()) prefetch_row(t.f.saved.states + block.token(r + kAhead, n) * n.S, n.S);
     read_state(t.state + r * n.Sp, t.f.saved.states + block.token(r, n) * n.S, n);
+  }
   for (Index b = 0; b < t.chunk.count; ++b) {
     const Index token = (block.begin - 1) * n.B + t.chunk.first + b;
     const float *from = block.begin > 0 ? t.f.saved.states + token * n.S

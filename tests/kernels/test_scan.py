@@ -55,9 +55,7 @@ def test_values_and_gradients(L: int, B: int, M: int, reverse: bool) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("L", "B", "M"), SIZES)
 @pytest.mark.parametrize(("bits", "exponent"), [(16, -12), (8, -3), (24, -18)])
-def test_rounded_states_to_the_bit(
-    L: int, B: int, M: int, bits: int, exponent: int, reverse: bool
-) -> None:
+def test_rounded_states_to_the_bit(L: int, B: int, M: int, bits: int, exponent: int, reverse: bool) -> None:
     a, b, x0 = _problem(L, B, M)
     step = jnp.exp2(exponent - jnp.arange(2.0 * M) % 3.0)
     high = 2 ** (bits - 1) - 1

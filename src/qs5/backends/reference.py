@@ -62,9 +62,11 @@ def run_steps(model: IntegerModel, x: Codes, carry: Carry) -> Environment:
 def finish(model: IntegerModel, carry: Carry) -> Environment:
     """The pool and what follows, from all steps so far. Raises ValueError before the first step."""
     pool, *rest = model.final_ops
-    if carry.total is None or carry.last is None:
+    pooled = carry.total if isinstance(pool, o.MeanPool) else carry.last
+    if pooled is None or (not carry.steps and isinstance(pool, o.MeanPool)):
         raise ValueError("expected at least one step before the answer")
-    pooled = rounded_mean(carry.total, carry.steps) if isinstance(pool, o.MeanPool) else carry.last
+    if isinstance(pool, o.MeanPool):
+        pooled = rounded_mean(pooled, carry.steps)
     return _after_pool(model, pool, rest, pooled)
 
 
@@ -121,8 +123,9 @@ class ReferenceStream:
     def state(self) -> State:
         """A copy of everything remembered."""
         found: State = {name: q.astype(np.int32) for name, q in self.carry.states.items()}
-        if self.carry.total is not None and self.carry.last is not None:
+        if self.carry.total is not None:
             found["pool.total"] = self.carry.total.copy()
+        if self.carry.last is not None:
             found["pool.last"] = self.carry.last.astype(np.int32)
         return found | {"pool.steps": np.asarray(self.carry.steps, np.int64)}
 

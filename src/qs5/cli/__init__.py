@@ -1,6 +1,7 @@
 """The command line: `qs5 VERB ...`. One module a verb, imported only when it is called."""
 
 import importlib
+import os
 import sys
 
 from qs5.errors import UserError
@@ -33,6 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         return importlib.import_module(f"qs5.cli.{args[0]}").run(args[1:]) or 0
     except UserError as error:
         return _refuse(str(error))
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("qs5: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130

@@ -40,6 +40,9 @@ def run(argv: list[str]) -> int:
         return _stream(model, args)
     data = _read(args.data, model)
     raw = integers.raw_of(model, data.x)
+    if args.raw:
+        print("\n\n".join(_raw_text(x) for x in _true_length(raw, data.lengths)))
+        return 0
     codes = integers.all_logits(engine, raw, data.lengths)
     for i, row in enumerate(codes):
         length = raw.shape[1] if data.lengths is None else int(data.lengths[i])
@@ -62,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         help="what runs it",
     )
     parser.add_argument("--stream", action="store_true", help="step by step: an answer after every step")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="print the whole numbers that the model takes, as the emitted C reads them",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser
 
@@ -75,6 +83,14 @@ def _line(model: IntegerModel, codes: np.ndarray, length: int, *, as_json: bool)
     if as_json:
         return json.dumps({"class": label, "logits": codes.tolist()})
     return f"{label}\t{' '.join(str(v) for v in codes)}"
+
+
+def _true_length(raw: np.ndarray, lengths: np.ndarray | None) -> list[np.ndarray]:
+    return [x if lengths is None else x[: lengths[i]] for i, x in enumerate(raw)]
+
+
+def _raw_text(x: np.ndarray) -> str:
+    return "\n".join(" ".join(str(v) for v in step) for step in x)
 
 
 def _rows(values: np.ndarray) -> str:

@@ -54,7 +54,7 @@ def square_bits(channels: int) -> int:
 def normalize(x: np.ndarray) -> np.ndarray:
     """The channels (last axis) of each step minus their mean, scaled to Euclidean norm about 2^15.
 
-    d_i = H x_i - sum x;  c_i = shift(d_i, t) with the least t >= 0 such that |c_i| <= 2^b;  V = sum c_i^2;
+    d_i = H x_i - sum x;  c_i = shift(d_i, t) with t = max(0, bits of max |d| - b);  V = sum c_i^2;
     V 4^z in [2^30, 2^32);  r = floor(2^31 / floor(sqrt(V 4^z)));  n_i = shift(c_i r, 16 - z), |n_i| <= 2^15.
 
     All-equal channels give zeros. No epsilon: an integer variance is 0 or at least as large as rounding makes it.

@@ -101,11 +101,15 @@ def _input(model: IntegerModel) -> Iterator[str]:
             yield "input: expected |M| < 2^31, |offset| < 2^61 and a shift of 1 to 62"
     elif q.M or q.offset:
         yield f"input: a source of {q.source} has no multipliers"
+    if q.source == "token" and (q.out.channels != 1 or q.out.signed):
+        yield "input: tokens are one unsigned channel"
 
 
 def _shapes(op: Op, signals: Signals) -> Iterator[str]:
     if isinstance(op, o.Dense) and op.biases not in (0, op.outputs):
         yield f"expected 0 or {op.outputs} biases, got {op.biases}"
+    if isinstance(op, o.Output) and op.x_reverse is not None and op.inputs % 2:
+        yield f"expected as many inputs from both directions, got {op.inputs}"
     for name, layout in o.layouts(op).items():
         array, shape = getattr(op, name), o.shape_of(op, layout)
         dtype = o.dtype_of(op, layout)
@@ -145,6 +149,9 @@ def _dense(op: o.Dense, signals: Signals) -> Iterator[str]:
 
 
 def _embedding(op: o.Embedding, signals: Signals) -> Iterator[str]:
+    x = signals[op.x]
+    if x.channels != 1 or x.signed or op.tokens < 1:
+        yield f"expected one unsigned channel in {op.x} and at least one token"
     yield from _within(op.table, op.out, "table")
 
 
@@ -162,12 +169,15 @@ def _affine_sum(op: Any, bound: int) -> Iterator[str]:
     if np.any(op.shift < 1) or np.any(op.shift > 30):
         yield f"expected shifts of 1 to 30, got {op.shift.min()} to {op.shift.max()}"
         return
+    if np.any(op.M == -(2**15)):
+        yield f"expected M of -32767 to 32767, got {-(2**15)}"
     half = np.int64(1) << (op.shift.astype(np.int64) - 1)
     yield from _sum(_size(op.M) * bound + _size(op.offset) + half)
 
 
 def _recurrence(op: o.Recurrence, signals: Signals) -> Iterator[str]:
-    if signals[op.x].high != op.out.high or not op.out.signed:
+    x = signals[op.x]
+    if not x.signed or not op.out.signed or x.bits != op.out.bits:
         yield "expected the state and what is added to it in the same signed format"
     yield from _codes(np.stack([op.re, op.im]), op.bits, "Lambda-bar")
     if op.M == 1:
@@ -274,11 +284,12 @@ def _sum(worst: np.ndarray) -> Iterator[str]:
 
 
 def _codes(array: np.ndarray, bits: int, what: str) -> Iterator[str]:
-    high = max(2 ** (bits - 1) - 1, 1)
     limit = 16 if what == "Lambda-bar" else 8
     if not 1 <= bits <= limit:
         yield f"expected {what} of 1 to {limit} bits, got {bits}"
-    elif np.any(np.abs(array.astype(np.int64)) > high):
+        return
+    high = max(2 ** (bits - 1) - 1, 1)
+    if np.any(np.abs(array.astype(np.int64)) > high):
         yield f"{what} has codes beyond {high}, the largest of {bits} bits"
     elif bits == 1 and np.any(array == 0):
         yield f"{what} of one bit has a zero"

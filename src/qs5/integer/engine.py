@@ -11,11 +11,14 @@ import numpy as np
 
 from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import IntegerModel
+from qs5.integer.ops import Recurrence
 
 Backend = Literal["native", "reference", "c99", "onnx"]
 State = dict[str, np.ndarray]
 """What a stream has to remember, by name: a recurrence's signal (B, 2M) int32; and for the pool "pool.total" (B, H)
 int64, "pool.last" (B, H) int32 and "pool.steps" () int64."""
+
+POOL_STATE = ("pool.total", "pool.last", "pool.steps")
 
 
 class Stream(Protocol):
@@ -66,6 +69,8 @@ def engine(model: IntegerModel, backend: Backend | Literal["auto"] = "auto") -> 
         raise IntegerModelError(
             f"expected a backend of {', '.join(get_args(Backend))} or auto, got {backend!r}"
         )
+    if not available(backend):
+        raise IntegerModelError(f"expected a backend that runs here, got {backend}; take backend='auto'")
     return importlib.import_module(f"qs5.backends.{backend}").engine(model)
 
 
@@ -112,3 +117,20 @@ def check_raw(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None =
         raise IntegerModelError(
             f"expected raw samples of {low} to {high} ({model.input.source}), got {raw.min()} to {raw.max()}"
         )
+
+
+def check_state(model: IntegerModel, state: State) -> None:
+    """Raises IntegerModelError unless `state` is one that a session of this model saved."""
+    codes = {op.out.name: op.out for op in model.step_ops if isinstance(op, Recurrence)}
+    if "steps" not in state or set(state) - {*codes, *POOL_STATE, "steps"}:
+        raise IntegerModelError(
+            f"expected the state of a session of this model ({', '.join(codes) or 'no recurrences'}), got "
+            f"{', '.join(sorted(state))[:200] or 'nothing'}; save it with session.state"
+        )
+    for name in set(state) & set(codes):
+        signal, q = codes[name], state[name]
+        if q.shape != (1, signal.channels) or np.any(q < signal.low) or np.any(q > signal.high):
+            raise IntegerModelError(
+                f"expected the state {name} of shape (1, {signal.channels}) within {signal.low} to {signal.high}, "
+                f"got {q.shape}; save it with session.state"
+            )

@@ -11,6 +11,7 @@ field is checked for its type and range, the constants must fill the file exactl
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import types
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors, save as save_tensors
 
 from qs5.integer import ops as o
-from qs5.integer.checks import check
+from qs5.integer.checks import MAX_OPS, check
 from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import SPEC_VERSION, Description, InputQuantizer, IntegerModel
 from qs5.integer.packing import pack, packed_size, unpack
@@ -31,13 +32,16 @@ FORMAT = "qs5-integer-model"
 MAX_FILE_BYTES = 2**28
 MAX_JSON_BYTES = 2**22
 MAX_TEXT = 4096
+MAX_ERROR = 2000
+"""Characters of an error: a file may hold many mistakes."""
 
 
 def to_bytes(model: IntegerModel) -> bytes:
-    """The file of a model. Raises IntegerModelError when the model breaks a rule."""
+    """The file of a model. Raises IntegerModelError when the model breaks a rule, or could not be read again."""
     check(model)
     header = json.dumps(_header(model), sort_keys=True, separators=(",", ":")).encode()
     constants = b"".join(_encode(op, name) for op in model.ops for name in o.layouts(op))
+    _model(_parse(header, "integer model"), constants)
     parts = {"constants": constants, "hash": _digest(header, constants), "model": header}
     return save_tensors({name: np.frombuffer(data, np.uint8) for name, data in parts.items()})
 
@@ -72,6 +76,8 @@ def load(path: Path) -> IntegerModel:
         raise IntegerModelError(
             f"{path}: expected a .qs5 integer model, got {error.strerror}; make one with `qs5 lower`"
         ) from error
+    except ValueError as error:  # a zero byte in a path
+        raise IntegerModelError(f"{str(path)!r}: expected a path, got {error}; check its name") from error
     return from_bytes(data, source=str(path))
 
 
@@ -81,9 +87,15 @@ def from_bytes(data: bytes, *, source: str) -> IntegerModel:
     try:
         model = _model(header, constants)
         check(model)
-    except IntegerModelError as error:
-        raise IntegerModelError(f"{source}: {error}; lower the model again") from error
+    except (IntegerModelError, RecursionError) as error:
+        raise IntegerModelError(f"{source}: {_line(str(error))}; lower the model again") from error
     return model
+
+
+def _line(text: str) -> str:
+    """What a file says, fit for one line of a terminal."""
+    shown = text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]} ..."
+    return "".join(c if c.isprintable() else "?" for c in shown)
 
 
 def _open(data: bytes, source: str) -> tuple[dict[str, Any], bytes]:
@@ -92,12 +104,12 @@ def _open(data: bytes, source: str) -> tuple[dict[str, Any], bytes]:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise IntegerModelError(
-            f"{source}: expected a .qs5 integer model, got a damaged or other file ({error}); copy it again"
+            f"{source}: expected a .qs5 integer model, got a damaged or other file ({_line(str(error))}); copy it again"
         ) from error
     parts = {name: array.tobytes() for name, array in tensors.items() if array.dtype == np.uint8}
     if set(tensors) != {"constants", "hash", "model"} or set(parts) != set(tensors):
         raise IntegerModelError(
-            f"{source}: expected byte arrays constants, hash, model, got {', '.join(sorted(tensors))[:200]}; "
+            f"{source}: expected byte arrays constants, hash, model, got {_line(', '.join(sorted(tensors)))[:200]}; "
             "it is no integer model of qs5"
         )
     if _digest(parts["model"], parts["constants"]) != parts["hash"]:
@@ -109,16 +121,35 @@ def _parse(text: bytes, source: str) -> dict[str, Any]:
     if len(text) > MAX_JSON_BYTES:
         raise IntegerModelError(f"{source}: expected at most {MAX_JSON_BYTES} bytes of JSON, got {len(text)}")
     try:
-        table = json.loads(text)
+        table = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise IntegerModelError(f"{source}: expected JSON, got {str(error)[:200]}; copy it again") from error
-    got = (table.get("format"), table.get("version")) if isinstance(table, dict) else (None, None)
-    if got != (FORMAT, SPEC_VERSION):
         raise IntegerModelError(
-            f"{source}: expected {FORMAT} version {SPEC_VERSION}, got {str(got[0])[:40]} version {str(got[1])[:40]}; "
+            f"{source}: expected JSON, got {_line(str(error))[:200]}; copy it again"
+        ) from error
+    got = (table.get("format"), table.get("version")) if isinstance(table, dict) else (None, None)
+    if got != (FORMAT, SPEC_VERSION) or type(got[1]) is not int:  # True == 1 == 1.0
+        raise IntegerModelError(
+            f"{source}: expected {FORMAT} version {SPEC_VERSION}, got {_shown(got[0])} version {_shown(got[1])}; "
             "use the version of qs5 that wrote it, or lower the model again"
         )
     return table
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names are all different: of two, readers would pick different ones."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("an object with the same name twice")
+    return table
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name}, which is no JSON")
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a JSON value, for an error."""
+    return _line(str(value) if not isinstance(value, (dict, list)) else f"a {type(value).__name__}")[:40]
 
 
 def _digest(header: bytes, constants: bytes) -> bytes:
@@ -150,14 +181,14 @@ def _op_fields(op: o.Op) -> dict[str, Any]:
 def _model(table: dict[str, Any], constants: bytes) -> IntegerModel:
     _keys(table, {"format", "version", "task", "max_length", "input", "description", "ops"}, "model")
     listed = table["ops"]
-    if not isinstance(listed, list):
-        raise IntegerModelError("expected a list of ops")
+    if not isinstance(listed, list) or len(listed) > MAX_OPS:
+        raise IntegerModelError(f"expected a list of at most {MAX_OPS} ops")
     reader = _Reader(constants)
     ops = tuple(_op(entry, reader) for entry in listed)
     reader.finish()
     if table["task"] not in ("classification", "regression"):
         raise IntegerModelError(
-            f"expected a task of classification or regression, got {str(table['task'])[:40]!r}"
+            f"expected a task of classification or regression, got {_shown(table['task'])!r}"
         )
     return IntegerModel(
         task=table["task"],
@@ -169,9 +200,10 @@ def _model(table: dict[str, Any], constants: bytes) -> IntegerModel:
 
 
 def _op(entry: Any, reader: "_Reader") -> o.Op:
-    if not isinstance(entry, dict) or entry.get("kind") not in o.KINDS:
-        raise IntegerModelError("expected an op of a known kind")
-    cls = o.KINDS[entry["kind"]]
+    kind = entry.get("kind") if isinstance(entry, dict) else None
+    if not isinstance(kind, str) or kind not in o.KINDS:
+        raise IntegerModelError(f"expected an op of a kind of {', '.join(o.KINDS)}, got {_shown(kind)!r}")
+    cls = o.KINDS[kind]
     fields = {k: v for k, v in entry.items() if k != "kind"} | {"out": _signal(entry.get("out"))}
     layouts = o.layouts(cls)
     plain = {f.name for f in dataclasses.fields(cls)} - set(layouts)
@@ -187,7 +219,7 @@ def _op(entry: Any, reader: "_Reader") -> o.Op:
 def _signal(listed: Any) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(Signal)]
     if not isinstance(listed, list) or len(listed) != len(names):
-        raise IntegerModelError(f"expected a signal as a list of {', '.join(names)}, got {str(listed)[:40]}")
+        raise IntegerModelError(f"expected a signal as a list of {', '.join(names)}, got {_shown(listed)}")
     return dict(zip(names, listed, strict=True))
 
 
@@ -236,7 +268,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is not None and str(origin).endswith("Literal") and value in args:
         return value
-    raise IntegerModelError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {str(value)[:40]!r}")
+    raise IntegerModelError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {_shown(value)!r}")
 
 
 # -- the constants ---------------------------------------------------------------------------------------------
@@ -259,12 +291,17 @@ class _Reader:
         shape = o.shape_of(op, layout)
         if any(not 0 <= n <= 2**20 for n in shape):
             raise IntegerModelError(f"expected sizes of 0 to 2^20, got {shape}")
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
+        if count > MAX_FILE_BYTES:
+            raise IntegerModelError(f"expected at most {MAX_FILE_BYTES} numbers in a constant, got {count}")
         if layout.dtype == "codes":
             bits = op.bits
             if not 1 <= bits <= 8:
                 raise IntegerModelError(f"expected weights of 1 to 8 bits, got {bits}")
-            array = unpack(self._bytes(packed_size(count, bits)), count=count, bits=bits)
+            packed = self._bytes(packed_size(count, bits))
+            if (used := count * bits % 8) and packed[-1] >> used:
+                raise IntegerModelError("expected zeros in the bits behind the last weight")
+            array = unpack(packed, count=count, bits=bits)
         else:
             dtype = o.dtype_of(op, layout)
             raw = self._bytes(count * dtype.itemsize)

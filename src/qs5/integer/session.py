@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from qs5.integer.engine import Backend, State, check_raw, engine, refuse_bidirectional
+from qs5.integer.engine import Backend, State, check_raw, check_state, engine, refuse_bidirectional
+from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import IntegerModel
 
 
@@ -24,13 +25,25 @@ class Session:
         """Several steps (L, D); a regression's outputs (L, d_out) in codes, else None."""
         chunk = np.asarray(chunk)[None]
         check_raw(self.model, chunk)
+        if self.model.final_ops and self.steps + chunk.shape[1] > self.model.max_length:
+            raise IntegerModelError(
+                f"expected at most {self.model.max_length} steps in a sequence, got {self.steps} and "
+                f"{chunk.shape[1]} more; reset, or lower the model with a larger --max-length"
+            )
         out = self._stream.run(chunk)
         self.steps += chunk.shape[1]
         return None if out is None else out[0]
 
     @property
     def logits(self) -> np.ndarray:
-        """The answer for the steps so far, in codes (classes,). Raises ValueError before the first step."""
+        """The answer for the steps so far, in codes (classes,). Raises ValueError before the first step.
+
+        Raises IntegerModelError for a regression, which answers every step.
+        """
+        if not self.model.final_ops:
+            raise IntegerModelError(
+                "expected a classification, got a regression, which has no one answer; use what step and run give"
+            )
         return self._stream.answer()[0]
 
     @property
@@ -45,6 +58,7 @@ class Session:
 
     @state.setter
     def state(self, saved: State) -> None:
+        check_state(self.model, saved)
         self._stream.restore({k: v for k, v in saved.items() if k != "steps"})
         self.steps = int(saved["steps"])
 

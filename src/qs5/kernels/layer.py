@@ -22,6 +22,8 @@ SITES = ("norm", "Bu", "state", "state_out", "y", "gelu", "gate", "sigmoid", "pr
 """Where a value may be rounded, in the order of the forward pass: rows of `LayerArrays.grids`."""
 GELUS = ("gelu", "qgelu")
 GATES = ("sigmoid", "hard_sigmoid")
+CONSTANTS = ("m1", "m2", "grids")
+"""Arrays without a gradient."""
 
 
 class LayerOptions(NamedTuple):
@@ -84,9 +86,13 @@ def no_grids() -> jax.Array:
     return jnp.zeros((0, 0, 0))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def layer(options: LayerOptions, arrays: LayerArrays) -> LayerResult:
     """The layer described at the top of this module."""
+    return LayerResult(*_layer(options, arrays))  # pyright: ignore[reportGeneralTypeIssues]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _layer(options: LayerOptions, arrays: LayerArrays) -> LayerResult:
     return LayerResult(*_forward(options, arrays, save=False)[:4])
 
 
@@ -122,15 +128,17 @@ def _layer_forward(options: LayerOptions, arrays: LayerArrays) -> tuple[LayerRes
 
 def _layer_backward(options: LayerOptions, kept: Any, g: LayerResult) -> tuple[LayerArrays]:
     arrays, saved = kept
-    wanted = [v for name, v in arrays._asdict().items() if name not in ("m1", "m2", "grids")]
-    results = tuple(jax.ShapeDtypeStruct(v.shape, jnp.float32) for v in wanted)
+    wanted = [(name, v) for name, v in arrays._asdict().items() if name not in CONSTANTS]
+    results = tuple(jax.ShapeDtypeStruct(v.shape, jnp.float32) for _, v in wanted)
     call = jax.ffi.ffi_call("qs5_layer_backward", results, vmap_method="sequential")
     d = call(*arrays, *saved, *g, **_attributes(options))
-    none = (jnp.zeros_like(arrays.m1), jnp.zeros_like(arrays.m2))
-    return (LayerArrays(*d[:9], *none, d[9], jnp.zeros_like(arrays.grids)),)
+    gradients = dict(zip((name for name, _ in wanted), d, strict=True))
+    # Masks and grids are constants of the layer.
+    constants = {name: jnp.zeros_like(getattr(arrays, name)) for name in CONSTANTS}
+    return (LayerArrays(**gradients, **constants),)
 
 
-layer.defvjp(_layer_forward, _layer_backward)
+_layer.defvjp(_layer_forward, _layer_backward)
 
 
 def check_shapes(arrays: LayerArrays) -> None:

@@ -22,16 +22,20 @@ class ScanArrays(NamedTuple):
     """(1,), largest code. No gradient."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan(reverse: bool, arrays: ScanArrays) -> jax.Array:
     """All states (L, B, S); from the end with `reverse`. Q is straight-through: its gradient is the identity."""
+    return jnp.asarray(_scan(reverse, arrays))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(reverse: bool, arrays: ScanArrays) -> jax.Array:
     check_shapes(arrays)
     result = jax.ShapeDtypeStruct(arrays.v.shape, jnp.float32)
     return jax.ffi.ffi_call("qs5_scan_forward", result, vmap_method="sequential")(*arrays, reverse=reverse)
 
 
-def _scan_forward(reverse: bool, arrays: ScanArrays) -> tuple[jax.Array, Any]:
-    states = scan(reverse, arrays)
+def _scan_forward(reverse: bool, arrays: ScanArrays) -> tuple[Any, Any]:
+    states = _scan(reverse, arrays)
     return states, (arrays._replace(v=jnp.zeros((0,))), states)
 
 
@@ -43,7 +47,7 @@ def _scan_backward(reverse: bool, kept: Any, g: jax.Array) -> tuple[ScanArrays]:
     return (ScanArrays(d_a, d_v, d_x0, jnp.zeros_like(arrays.step), jnp.zeros_like(arrays.high)),)
 
 
-scan.defvjp(_scan_forward, _scan_backward)
+_scan.defvjp(_scan_forward, _scan_backward)
 
 
 def check_shapes(arrays: ScanArrays) -> None:

@@ -48,12 +48,13 @@ class Labels:
 
 def obstacles(model: S5Model, spec: QuantSpec) -> list[str]:
     """Every reason why a model cannot be lowered under a spec; none: it can."""
+    reasons = []
     if spec.schedule == "parallel":
-        return [
+        reasons.append(
             "schedule=parallel: a parallel scan with scales that follow the data is not what a device runs; "
             "quantize with schedule=sequential"
-        ]
-    return exact_obstacles(spec.replace(exact=True), model.config)
+        )
+    return reasons + exact_obstacles(spec, model.config)
 
 
 def lower(
@@ -119,7 +120,8 @@ def quantize_input(
     bits = max(int(np.max(np.frexp(gain)[1])), int(np.max(np.frexp(offset)[1])) - 30)
     shift = int(np.clip(31 - bits, 1, 62))
     M = tuple(int(v) for v in np.clip(np.floor(np.ldexp(gain, shift) + 0.5), -(2**31) + 1, 2**31 - 1))
-    rounded = tuple(int(v) for v in np.clip(np.floor(np.ldexp(offset, shift) + 0.5), -(2**60), 2**60))
+    limit = 2**61 - 1
+    rounded = tuple(min(max(int(v), -limit), limit) for v in np.floor(np.ldexp(offset, shift) + 0.5).tolist())
     source = "uint8" if p.dtype == "uint8" else "int16"
     return InputQuantizer(source=source, out=out, M=M, offset=rounded, shift=shift), (), ()
 

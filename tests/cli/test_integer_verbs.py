@@ -1,0 +1,217 @@
+"""Lowering, running and judging integer models from the command line."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qs5 import integer
+from qs5.backends import reference
+from qs5.cli import main, run as run_verb
+
+TINY = (
+    "--model.layers",
+    "1",
+    "--model.H",
+    "4",
+    "--model.P",
+    "4",
+    "--train.epochs",
+    "1",
+    "--train.warmup-epochs",
+    "0",
+)
+CSV_ROWS = ("id,time,x,y,label", "a,0,0.5,1,up", "a,1,0.75,2,up", "b,0,-1.5,0,down")
+JAX_FREE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("jax", "jaxlib", "equinox"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from qs5.cli import main
+sys.exit(main(["run", sys.argv[1], sys.argv[2]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An integer model of the digits task."""
+    folder = tmp_path_factory.mktemp("lowered")
+    assert main(["train", "digits", "--out", str(folder / "float"), *TINY]) == 0
+    assert main(["quantize", str(folder / "float"), "--out", str(folder / "ptq")]) == 0
+    assert main(["lower", str(folder / "ptq"), "-o", str(folder / "model.qs5")]) == 0
+    return folder / "model.qs5"
+
+
+@pytest.fixture(scope="module")
+def raw() -> np.ndarray:
+    """Three sequences of digits."""
+    from qs5 import tasks
+
+    return tasks.load("digits").test.x[:3]
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.strip().splitlines()
+
+
+def test_lower_prints_every_signal_and_says_how_small_the_file_is(
+    lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["lower", str(lowered.parent / "ptq"), "--out", str(tmp_path / "m.qs5")]) == 0
+    shown = capsys.readouterr().out
+    model = integer.load(lowered)
+    assert all(name in shown for name in model.signals)
+    assert integer.content_hash(model) in shown and f"{(tmp_path / 'm.qs5').stat().st_size} bytes" in shown
+    assert model.description.classes == tuple("0123456789") and model.description.task == "digits"
+
+
+def test_a_float_run_cannot_be_lowered(
+    lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.qs5"
+    assert main(["lower", str(lowered.parent / "float"), "--out", str(out)]) == 2
+    assert "expected a quantized run, got a float one" in capsys.readouterr().err and not out.exists()
+
+
+def test_every_reason_against_lowering_is_given_at_once(
+    lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(lowered.parent / "float")
+    assert main(["quantize", source, "--spec", "b=12,c=float", "--out", str(tmp_path / "wide")]) == 0
+    capsys.readouterr()
+    assert main(["lower", str(tmp_path / "wide")]) == 2
+    error = capsys.readouterr().err
+    assert "Bu.weight has 12 bits" in error and "y.C is float" in error
+    assert not (tmp_path / "wide" / "model.qs5").exists()
+
+
+def test_run_on_npz_gives_the_references_logits(
+    lowered: Path, raw: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", x=raw, y=np.zeros(len(raw), int))
+    capsys.readouterr()
+    assert main(["run", str(lowered), str(tmp_path / "x.npz"), "--json", "--backend", "reference"]) == 0
+    out, err = capsys.readouterr()
+    expected = reference.logits(integer.load(lowered), raw)
+    rows = [json.loads(line) for line in out.strip().splitlines()]
+    assert [row["logits"] for row in rows] == expected.tolist()
+    assert [row["class"] for row in rows] == [str(i) for i in expected.argmax(axis=-1)]
+    right = int(np.sum(expected.argmax(axis=-1) == 0))
+    assert f"accuracy {100 * right / len(raw):.2f} % of {len(raw)}" in err
+
+
+def test_standard_input_and_streaming_agree_with_the_file(
+    lowered: Path, raw: np.ndarray, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\n\n".join("\n".join(" ".join(str(v) for v in step) for step in x) for x in raw) + "\n"
+    expected = reference.logits(integer.load(lowered), raw).tolist()
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["run", str(lowered), "-", "--json", "--backend", "reference"]) == 0
+    assert [json.loads(line)["logits"] for line in _lines(capsys)] == expected
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["run", str(lowered), "-", "--stream", "--json", "--backend", "reference"]) == 0
+    steps = [json.loads(line)["logits"] for line in _lines(capsys)]
+    L = raw.shape[1]
+    assert len(steps) == len(raw) * L and steps[L - 1 :: L] == expected
+
+
+def test_evaluate_gives_the_accuracy_of_the_integers(
+    lowered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qs5 import tasks
+
+    split = tasks.load("digits").test
+    expected = np.mean(reference.logits(integer.load(lowered), split.x).argmax(axis=-1) == split.y)
+    capsys.readouterr()
+    assert main(["evaluate", str(lowered), "--backend", "reference", "--json"]) == 0
+    result = json.loads(_lines(capsys)[-1])
+    assert result["accuracy"] == expected and result["n"] == len(split) and result["backend"] == "reference"
+
+
+def test_running_needs_no_jax(lowered: Path, raw: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=raw)
+    done = subprocess.run(
+        [sys.executable, "-c", JAX_FREE, str(lowered), str(tmp_path / "x.npz")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(raw)
+
+
+def test_csv_columns_are_found_by_the_names_of_the_training(tmp_path: Path) -> None:
+    from tests.conformance.cases import random_case
+
+    model = next(m for s in range(50) if (m := random_case(s).integer).input.out.channels == 2)
+    described = _described(model, channels=("y", "x"), scale=(2.0, 4.0), offset=(0.0, 1.0))
+    (tmp_path / "d.csv").write_text("\n".join(CSV_ROWS) + "\n")
+    data = run_verb._read(str(tmp_path / "d.csv"), described)
+    assert data.labels == ["up", "down"] and data.lengths is not None and data.lengths.tolist() == [2, 1]
+    assert data.x[0].tolist() == [[1.0, 0.5], [2.0, 0.75]]
+    unlabelled = "\n".join(line.rsplit(",", 1)[0] for line in CSV_ROWS) + "\n"
+    (tmp_path / "u.csv").write_text(unlabelled)
+    assert run_verb._read(str(tmp_path / "u.csv"), described).labels is None
+
+
+def _described(model: integer.IntegerModel, **changes: object) -> integer.IntegerModel:
+    import dataclasses
+
+    description = dataclasses.replace(model.description, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(model, description=description)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1\nx\n", "line 2: expected numbers"),
+        ("1\n2 3\n", "as many numbers in every step, got 1 to 2"),
+        ("1\nnan\n", "line 2: expected finite numbers"),
+        ("1.5\n", "expected whole numbers (uint8)"),
+        ("300\n", "expected raw samples of 0 to 255"),
+        ("", "expected a step a line, got nothing"),
+        ("1 2\n", "expected 1 input channels, got 2"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    text: str,
+    words: str,
+    lowered: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["run", str(lowered), "-", "--backend", "reference"]) == 2
+    out, err = capsys.readouterr()
+    assert words in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "nowhere.qs5", "-"], "expected a .qs5 integer model"),
+        (["evaluate", "nowhere.qs5"], "expected a .qs5 integer model"),
+        (["export", "c", "nowhere.qs5", "-o", "out"], "expected a .qs5 integer model"),
+        (["lower", "nowhere"], "expected a run (a folder with run.json)"),
+    ],
+)
+def test_mistakes_with_integer_models(
+    argv: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
