@@ -49,7 +49,6 @@ lint: $(stamp) ## ruff and pyright, each to the end
 
 bench: $(stamp) ## the measurements in benchmarks/
 	$(bin)/python -m benchmarks
-	@$(pip_install) onnx onnxruntime
 	$(bin)/python -m benchmarks.native
 
 clean: ## remove caches and build products, keep .venv

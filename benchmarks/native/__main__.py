@@ -1,6 +1,6 @@
 """`python -m benchmarks.native`: the integer engine beside float32 peers; writes results/bench/native_engine.{md,json}.
 
-Needs the extras of `pip install qs5[bench]` and a C compiler. Leave the machine alone meanwhile.
+Needs `pip install qs5[onnx]` and a C compiler. Leave the machine alone meanwhile.
 """
 
 import argparse

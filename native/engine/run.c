@@ -107,8 +107,7 @@ static void collect(const qs5_model *model, const qs5_work *work, int64_t first,
   const qs5_info *info = &model->signals[signal];
   const unsigned char *rows = work->at[signal] + first * info->stride;
   if (steps < 1) return;
-  if (model->ops[model->pool].kind == QS5_MEAN_POOL)
-    model->accumulate(info, rows, steps, (int64_t *)(void *)(record + layout->total_at));
+  model->accumulate(info, rows, steps, (int64_t *)(void *)(record + layout->total_at));
   int32_t *last = (int32_t *)(void *)(record + layout->last_at);
   for (int32_t c = 0; end && c < info->channels; ++c) last[c] = code_at(info, rows + (steps - 1) * info->stride, c);
   *(int64_t *)(void *)(record + layout->steps_at) += steps;
