@@ -49,6 +49,7 @@ lint: $(stamp) ## ruff and pyright, each to the end
 
 bench: $(stamp) ## the measurements in benchmarks/
 	$(bin)/python -m benchmarks
+	$(bin)/python -m benchmarks.native
 
 clean: ## remove caches and build products, keep .venv
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

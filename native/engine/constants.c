@@ -45,13 +45,16 @@ static int32_t *numbers(qs5_build *build, int which, int64_t count, int32_t low,
 /* Shifts below 17 become 17 and a shift to the left. Padding rescales everything to 0. */
 static void raise_shifts(qs5_build *build, qs5_rescale *scale, int64_t count) {
   scale->left = qs5_take(build, count, sizeof *scale->left);
-  if (!scale->M || !scale->shift || !scale->left) return;
+  scale->packed = qs5_take(build, count, sizeof *scale->packed);
+  if (!scale->M || !scale->shift || !scale->left || !scale->packed) return;
   for (int64_t i = 0; i < padded(count); ++i) {
     if (i >= count) scale->shift[i] = 17;
-    if (scale->shift[i] >= 17) continue;
-    scale->left[i] = 17 - scale->shift[i];
-    scale->shift[i] = 17;
-    scale->raised = 1;
+    if (scale->shift[i] < 17) {
+      scale->left[i] = 17 - scale->shift[i];
+      scale->shift[i] = 17;
+      scale->raised = 1;
+    }
+    scale->packed[i] = scale->M[i] * (1 << 16) + scale->shift[i] - 17;
   }
 }
 
@@ -93,16 +96,23 @@ static void correct_bias(qs5_op *op, const int32_t *weight) {
   }
 }
 
-/* weight (outputs, inputs) -> [outputs / lanes][groups][lanes][group], zeros where there is none. */
+/* weight (outputs, inputs) -> [outputs / lanes][groups][lanes][group], or [groups][outputs / lanes][lanes][group];
+ * zeros where there is none. */
+static int64_t place(const qs5_op *op, qs5_packing packing, int32_t group, int32_t o, int32_t i) {
+  const int64_t tiles = (op->outputs + packing.lanes - 1) / packing.lanes;
+  const int64_t tile = packing.across ? i / group * tiles + o / packing.lanes
+                                      : (int64_t)(o / packing.lanes) * op->groups + i / group;
+  return (tile * packing.lanes + o % packing.lanes) * group + i % group;
+}
+
 static void pack(qs5_build *build, qs5_op *op, const int32_t *weight, qs5_packing packing) {
-  const int32_t lanes = packing.lanes, group = packing.group ? packing.group : op->inputs;
+  const int32_t group = packing.group ? packing.group : op->inputs;
   op->groups = (op->inputs + group - 1) / group;
-  const int64_t tiles = padded(op->outputs) / lanes;
-  const int64_t count = (packing.group ? tiles * lanes : op->outputs) * op->groups * group;
-  op->weight = qs5_take(build, count, op->bytes ? sizeof(int8_t) : sizeof(int16_t));
+  const int64_t rows = packing.lanes > 1 ? (op->outputs + 15) / 16 * 16 : op->outputs;
+  op->weight = qs5_take(build, rows * op->groups * group, op->bytes ? sizeof(int8_t) : sizeof(int16_t));
   for (int32_t o = 0; op->weight && o < op->outputs; ++o)
     for (int32_t i = 0; i < op->inputs; ++i) {
-      const int64_t at = (((int64_t)(o / lanes) * op->groups + i / group) * lanes + o % lanes) * group + i % group;
+      const int64_t at = place(op, packing, group, o, i);
       const int32_t w = weight[(int64_t)o * op->inputs + i];
       if (op->bytes) ((int8_t *)op->weight)[at] = (int8_t)w;
       else ((int16_t *)op->weight)[at] = (int16_t)w;
@@ -121,7 +131,7 @@ static void matrix(qs5_build *build, qs5_op *op, int biases) {
                                                     : qs5_take(build, op->outputs, sizeof *op->bias);
   if (!weight || !op->bias) return;
   correct_bias(op, weight);
-  const qs5_packing rows = {1, 0}, pairs8 = {8, 2}, pairs16 = {16, 2}, fours16 = {16, 4};
+  const qs5_packing rows = {1, 0, 0}, pairs8 = {8, 2, 0}, pairs16 = {16, 2, 1}, fours16 = {16, 4, 1};
   pack(build, op, weight, vnni ? (op->bytes ? fours16 : pairs16) : pairs ? pairs8 : rows);
 }
 
@@ -133,15 +143,8 @@ static void dense(qs5_build *build, qs5_op *op) {
 /* u D M in one product where u has 8 bits: |u D M| < 2^31, and a shift of 32 or more leaves nothing of it. */
 static void direct_in_one(qs5_build *build, qs5_op *op, const int32_t *M, const int32_t *shift) {
   op->DM = qs5_take(build, op->outputs, sizeof *op->DM);
-  op->D_half = qs5_take(build, op->outputs, sizeof *op->D_half);
-  op->D_right = qs5_take(build, op->outputs, sizeof *op->D_right);
-  if (!op->DM || !op->D_half || !op->D_right) return;
-  for (int32_t i = 0; i < op->outputs; ++i) {
-    if (shift[i] > 31) continue;
-    op->DM[i] = op->D[i] * M[i];
-    op->D_half[i] = 1 << (shift[i] - 1);
-    op->D_right[i] = shift[i];
-  }
+  for (int32_t i = 0; op->DM && i < op->outputs; ++i)
+    if (shift[i] < 32) op->DM[i] = op->D[i] * M[i] * (1 << 8) + shift[i] - 1;
 }
 
 static void output(qs5_build *build, qs5_op *op) {

@@ -22,7 +22,8 @@ typedef struct {
  * All arrays have QS5_PAD entries to spare, which give 0. */
 typedef struct {
   int32_t *M, *shift, *left;
-  int raised; /* whether some left is not 0 */
+  int raised;      /* whether some left is not 0 */
+  int32_t *packed; /* 2^16 M + shift - 17: half the bytes for kernels that wait for memory */
 } qs5_rescale;
 
 struct qs5_block;
@@ -43,7 +44,7 @@ struct qs5_op {
   int32_t *bias;
   qs5_rescale scale, direct;
   int32_t *D;
-  int32_t *DM, *D_half, *D_right; /* u D in one product where u has 8 bits; else NULL */
+  int32_t *DM; /* 2^8 D D_M + D_shift - 1: u D in one product where u has 8 bits; else NULL */
 
   int32_t *M, *offset, *shift; /* affine, layer norm: offset has the half in it */
   int32_t *left, *half, *right; /* shift(x, s) a channel */
@@ -100,9 +101,10 @@ static inline int16_t *qs5_state(const qs5_op *op, const qs5_block *block, int64
   return (int16_t *)(void *)(block->records + sequence * block->record_bytes) + op->state_at;
 }
 
-/* How a product's weights are stored: [outputs / lanes][inputs / group][lanes][group]. */
+/* How a product's weights are stored: [outputs / lanes][inputs / group][lanes][group], with the first two the other way
+ * round if `across`. No lanes, no group: as they come. */
 typedef struct {
-  int32_t lanes, group;
+  int32_t lanes, group, across;
 } qs5_packing;
 
 /* The kernels of one instruction set. */

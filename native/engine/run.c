@@ -99,17 +99,17 @@ static int32_t code_at(const qs5_info *info, const unsigned char *row, int32_t c
   return (int32_t)raw_at(row, info->type, c);
 }
 
-/* `steps` more rows for the pool. */
-static void collect(const qs5_model *model, const qs5_work *work, int64_t first, int64_t steps, unsigned char *record) {
+/* `steps` more rows for the pool; `end`: the last of them is the last of this call. */
+static void collect(const qs5_model *model, const qs5_work *work, int64_t first, int64_t steps, int end,
+                    unsigned char *record) {
   const qs5_record *layout = &model->record;
   const int32_t signal = model->ops[model->pool].in[0];
   const qs5_info *info = &model->signals[signal];
   const unsigned char *rows = work->at[signal] + first * info->stride;
   if (steps < 1) return;
-  if (model->ops[model->pool].kind == QS5_MEAN_POOL)
-    model->accumulate(info, rows, steps, (int64_t *)(void *)(record + layout->total_at));
+  model->accumulate(info, rows, steps, (int64_t *)(void *)(record + layout->total_at));
   int32_t *last = (int32_t *)(void *)(record + layout->last_at);
-  for (int32_t c = 0; c < info->channels; ++c) last[c] = code_at(info, rows + (steps - 1) * info->stride, c);
+  for (int32_t c = 0; end && c < info->channels; ++c) last[c] = code_at(info, rows + (steps - 1) * info->stride, c);
   *(int64_t *)(void *)(record + layout->steps_at) += steps;
 }
 
@@ -148,8 +148,9 @@ static void run_block(const qs5_model *model, qs5_work *work, const job *job, in
   for (int64_t s = 0; s < sequences; ++s) {
     const int64_t end = job->lengths ? job->lengths[first + s] : job->steps;
     const int64_t counted = end - begin < steps ? end - begin : steps;
+    const int ends = begin + steps >= end;
     const int64_t at = ((first + s) * job->steps + begin) * model->signals[model->count].channels;
-    if (qs5_has_pool(model)) collect(model, work, s * steps, counted, records + (size_t)s * model->record.bytes);
+    if (qs5_has_pool(model)) collect(model, work, s * steps, counted, ends, records + (size_t)s * model->record.bytes);
     else if (job->outputs) write_outputs(model, work, steps, s * steps, job->outputs + at);
   }
 }

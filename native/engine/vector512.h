@@ -40,22 +40,26 @@ QS5_INLINE void write_codes(const qs5_info *to, void *row, int64_t at, __m512i v
   else _mm256_storeu_si256((__m256i *)(void *)((int16_t *)row + at), _mm512_cvtepi32_epi16(v));
 }
 
+/* (v + 2^s) >> (s + 1) without overflow, s >= 0. */
+QS5_INLINE __m512i round512(__m512i v, __m512i s) {
+  return _mm512_srai_epi32(_mm512_add_epi32(_mm512_srav_epi32(v, s), _mm512_set1_epi32(1)), 1);
+}
+
 /* requantize for shifts of at least 17. With acc = 2^16 h + l: h M is a multiply-add of 16-bit pairs with M in the upper
  * half, floor(l M / 2^16) is the upper half of an unsigned 16-bit product with M in the lower half. */
 typedef struct {
-  __m512i low, high, half, right;
+  __m512i low, high, right; /* right: shift - 17 */
 } qs5_factors;
 
-QS5_INLINE qs5_factors factors(__m512i M, __m512i shift) {
-  const __m512i one = _mm512_set1_epi32(1);
-  const qs5_factors f = {M, _mm512_slli_epi32(M, 16), _mm512_sllv_epi32(one, _mm512_sub_epi32(shift, _mm512_set1_epi32(17))),
-                         _mm512_sub_epi32(shift, _mm512_set1_epi32(16))};
+/* From 2^16 M + shift - 17. */
+QS5_INLINE qs5_factors factors(__m512i packed) {
+  const __m512i upper = _mm512_set1_epi32((int32_t)0xFFFF0000);
+  const qs5_factors f = {_mm512_srli_epi32(packed, 16), _mm512_and_si512(packed, upper), _mm512_andnot_si512(upper, packed)};
   return f;
 }
 
 QS5_INLINE __m512i rescale512(__m512i acc, qs5_factors f) {
-  const __m512i t = _mm512_add_epi32(_mm512_madd_epi16(acc, f.high), _mm512_mulhi_epu16(acc, f.low));
-  return _mm512_srav_epi32(_mm512_add_epi32(t, f.half), f.right);
+  return round512(_mm512_add_epi32(_mm512_madd_epi16(acc, f.high), _mm512_mulhi_epu16(acc, f.low)), f.right);
 }
 
 /* Makes up for a shift below 17; what is clipped saturates either way. */

@@ -12,28 +12,31 @@ static void inputs8(const qs5_info *info, const void *row, int64_t n, uint8_t *t
   for (int64_t i = 0; i < n; i += 64) _mm512_storeu_si512(to + i, _mm512_xor_si512(load512((const uint8_t *)row + i), flip));
 }
 
-/* Where row 0 of the inputs is, and how far it is to the next. */
+/* Where row 0 of the inputs is, how far it is to the next, and what makes signed bytes unsigned. */
 typedef struct {
   const uint8_t *at;
   int64_t stride;
+  int flip;
 } rows_in;
 
 static rows_in prepare8(const qs5_op *op, const qs5_block *block) {
   const int two = op->inputs > op->x->channels;
-  if (op->x->type == QS5_U8 && !two) return (rows_in){block->at[op->in[0]], op->x->stride};
+  /* A single row is flipped on the way into the product: no pass over memory. */
+  if (!two && (op->x->type == QS5_U8 || block->rows == 1))
+    return (rows_in){block->at[op->in[0]], op->x->stride, op->x->type == QS5_I8};
   uint8_t *to = block->inputs;
   const int64_t stride = block->wide_stride;
   for (int64_t row = 0; row < block->rows; ++row, to += stride) {
     inputs8(op->x, qs5_row(block, op->x, op->in[0], row), op->x->channels, to);
     if (two) inputs8(op->y, qs5_row(block, op->y, op->in[1], row), op->y->channels, to + op->x->channels);
   }
-  return (rows_in){block->inputs, stride};
+  return (rows_in){block->inputs, stride, 0};
 }
 
 static rows_in prepare16(const qs5_op *op, const qs5_block *block) {
   const int64_t stride = block->wide_stride;
   for (int64_t row = 0; row < block->rows; ++row) inputs16(op, block, row, (int16_t *)block->inputs + row * stride);
-  return (rows_in){block->inputs, stride * (int64_t)sizeof(int16_t)};
+  return (rows_in){block->inputs, stride * (int64_t)sizeof(int16_t), 0};
 }
 
 QS5_INLINE __m512i broadcast(const uint8_t *four_bytes) {
@@ -47,11 +50,11 @@ QS5_INLINE __m512i direct(const qs5_op *op, const void *u_row, int64_t at) {
   const __m512i u = load_codes(op->u->type, u_row, at, QS5_ALL_LANES), limit = _mm512_set1_epi32(1 << 24);
   __m512i v;
   if (op->DM) {
-    v = _mm512_add_epi32(_mm512_mullo_epi32(u, load512(op->DM + at)), load512(op->D_half + at));
-    v = _mm512_srav_epi32(v, load512(op->D_right + at));
+    const __m512i DM = load512(op->DM + at);
+    v = round512(_mm512_mullo_epi32(u, _mm512_srai_epi32(DM, 8)), _mm512_and_si512(DM, _mm512_set1_epi32(0xFF)));
   } else {
     v = raise512(_mm512_mullo_epi32(u, load512(op->D + at)), load512(op->direct.left + at));
-    v = rescale512(v, factors(load512(op->direct.M + at), load512(op->direct.shift + at)));
+    v = rescale512(v, factors(load512(op->direct.packed + at)));
   }
   return clamp512(v, _mm512_sub_epi32(_mm512_setzero_si512(), limit), limit);
 }
@@ -61,7 +64,7 @@ static void finish(const qs5_op *op, const qs5_block *block, int64_t row, int ro
                    const __m512i *sums) {
   for (int c = 0; c < vectors; ++c) {
     const int64_t at = 16 * (vector + c);
-    const qs5_factors f = factors(load512(op->scale.M + at), load512(op->scale.shift + at));
+    const qs5_factors f = factors(load512(op->scale.packed + at));
     for (int r = 0; r < rows; ++r) {
       __m512i v = sums[r * vectors + c];
       if (op->kind == QS5_OUTPUT) v = _mm512_add_epi32(v, direct(op, qs5_row(block, op->u, op->in[2], row + r), at));
@@ -76,19 +79,22 @@ static void finish(const qs5_op *op, const qs5_block *block, int64_t row, int ro
 QS5_INLINE void tile(const qs5_op *op, const qs5_block *block, rows_in x, int bytes, int64_t row, int rows, int64_t vector,
                      int vectors) {
   const int64_t groups = op->groups; /* of four bytes of input and 64 of weights: 4 x 8 or 2 x 16 bits a lane */
-  const uint8_t *w = (const uint8_t *)op->weight + vector * groups * 64, *in = x.at + row * x.stride;
+  const int64_t step = (op->outputs + 15) / 16 * 64;
+  const uint8_t *w = (const uint8_t *)op->weight + vector * 64, *in = x.at + row * x.stride;
+  const __m512i flip = _mm512_set1_epi8(x.flip ? (char)-128 : 0);
   __m512i sums[MOST_ROWS * MOST_VECTORS], kept[MOST_ROWS * MOST_VECTORS];
 #pragma GCC unroll 8
   for (int c = 0; c < vectors; ++c)
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) sums[r * vectors + c] = load512(op->bias + 16 * (vector + c));
-  for (int64_t g = 0; g < groups; ++g, w += 64, in += 4) {
+  for (int64_t g = 0; g < groups; ++g, w += step, in += 4) {
     __m512i weights[MOST_VECTORS];
 #pragma GCC unroll 8
-    for (int c = 0; c < vectors; ++c) weights[c] = load512(w + c * groups * 64);
+    for (int c = 0; c < vectors; ++c) weights[c] = load512(w + c * 64);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      const __m512i four = broadcast(in + r * x.stride);
+      __m512i four = broadcast(in + r * x.stride);
+      if (bytes && rows == 1) four = _mm512_xor_si512(four, flip);
 #pragma GCC unroll 8
       for (int c = 0; c < vectors; ++c)
         sums[r * vectors + c] = bytes ? _mm512_dpbusd_epi32(sums[r * vectors + c], four, weights[c])
@@ -145,7 +151,7 @@ static rotation rotation_of(const qs5_op *op) {
   a.half = _mm512_set1_epi32(power ? 1 << (op->numbers[1] - 1) : 0);
   a.power = _mm_cvtsi32_si128(op->numbers[1]);
   a.left = _mm512_set1_epi32(power ? 0 : *op->scale.left);
-  a.f = factors(_mm512_set1_epi32(power ? 0 : *op->scale.M), _mm512_set1_epi32(power ? 17 : *op->scale.shift));
+  a.f = factors(_mm512_set1_epi32(power ? 0 : *op->scale.packed));
   return a;
 }
 

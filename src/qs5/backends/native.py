@@ -212,7 +212,8 @@ class _Layout:
         for name, (at, signal) in self._states.items():
             if name in state:  # absent before the first step
                 half_words[:, at] = _within(name, state[name], (batch, at.stop - at.start), signal)
-        records[:, self._steps] = int(state.get("pool.steps", 0))
+        # An engine whose pool is the last step need not count the steps: one has been.
+        records[:, self._steps] = max(int(state.get("pool.steps", 0)), int("pool.last" in state))
         for name in self._bytes:
             if self._pooled and name in state:
                 part = self._pool_part(records, name)
@@ -270,6 +271,6 @@ def _channels(model: IntegerModel) -> int:
 def _raw(raw: np.ndarray, q: InputQuantizer) -> np.ndarray:
     """Contiguous, of a type that the engine reads. Codes and tokens beyond 32 bits saturate anyway."""
     raw = np.ascontiguousarray(raw)
-    if raw.dtype.name in RAW_TYPES:
+    if raw.dtype.isnative and raw.dtype.name in RAW_TYPES:
         return raw
     return np.clip(raw, -(2**31), 2**31 - 1).astype(np.int32)
