@@ -61,7 +61,7 @@ class Engine(Protocol):
 def engine(model: IntegerModel, backend: Backend | Literal["auto"] = "auto") -> Engine:
     """The engine of a backend; "auto": native where it was built, else the reference.
 
-    Raises IntegerModelError for an unknown backend, or one that cannot run here.
+    Raises UserError for an unknown backend, or one that cannot run here, with what it lacks.
     """
     if backend == "auto":
         return engine(model, "native" if available("native") else "reference")
@@ -69,9 +69,13 @@ def engine(model: IntegerModel, backend: Backend | Literal["auto"] = "auto") -> 
         raise IntegerModelError(
             f"expected a backend of {', '.join(get_args(Backend))} or auto, got {backend!r}"
         )
-    if not available(backend):
-        raise IntegerModelError(f"expected a backend that runs here, got {backend}; take backend='auto'")
-    return importlib.import_module(f"qs5.backends.{backend}").engine(model)
+    try:
+        module = importlib.import_module(f"qs5.backends.{backend}")
+    except ImportError as error:
+        raise IntegerModelError(
+            f"expected a backend that runs here, got {backend} ({error}); take backend='auto'"
+        ) from error
+    return module.engine(model)
 
 
 def available(backend: Backend) -> bool:

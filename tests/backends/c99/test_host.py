@@ -20,6 +20,7 @@ from tests.emitted import (
 from qs5.backends import reference
 from qs5.backends.c99 import KERNELS, export
 from qs5.cli.golden import golden_of
+from qs5.cli.run import class_name
 from qs5.errors import UserError
 from qs5.integer import ops as o
 from qs5.integer.model import InputQuantizer, IntegerModel
@@ -105,10 +106,11 @@ def test_main_reads_sequences_and_prints_answers(task: str, bidirectional: bool,
     )
     assert done.returncode == 0, done.stderr
     answers = golden_of(model, sequences).answers
-    got = [[int(v) for v in line.split()] for line in done.stdout.splitlines()]
     if task == "classification":
-        assert got == [[int(np.argmax(a)), *a.tolist()] for a in answers]
+        expected = [f"{class_name(model, int(np.argmax(a)))}\t{' '.join(str(v) for v in a)}" for a in answers]
+        assert done.stdout.splitlines() == expected
     else:
+        got = [[int(v) for v in line.split()] for line in done.stdout.splitlines()]
         assert got == np.concatenate(answers).tolist()
 
 

@@ -80,9 +80,9 @@ static int read_step(uint8_t raw[QS5_AT_LEAST(QS5_CHANNELS)])
 
 static void print_answer(int label, const int16_t logits[QS5_AT_LEAST(QS5_CLASSES)])
 {
-    printf("%d", label);
+    printf("%s", qs5_classes[label]);
     for (unsigned i = 0; i < QS5_CLASSES; i++) {
-        printf(" %ld", (long)logits[i]);
+        printf(i == 0 ? "\t%ld" : " %ld", (long)logits[i]);
     }
     printf("\n");
 }

@@ -196,11 +196,15 @@ def _printer(p: Program) -> str:
     printf("\\n");
 }}
 """
+    # As `qs5 run` prints it, so that the two can be compared as they are.
+    label = (
+        f'printf("%s", {p.prefix}_classes[label]);' if p.model.description.classes else 'printf("%d", label);'
+    )
     return f"""static void print_answer(int label, const {p.answer} logits[{p.P}_AT_LEAST({p.P}_CLASSES)])
 {{
-    printf("%d", label);
+    {label}
     for (unsigned i = 0; i < {p.P}_CLASSES; i++) {{
-        printf(" %ld", (long)logits[i]);
+        printf(i == 0 ? "\\t%ld" : " %ld", (long)logits[i]);
     }}
     printf("\\n");
 }}
