@@ -13,6 +13,7 @@ VERBS = {
     "evaluate": "judge a run, an integer model or a zoo model on a split",
     "run": "predict with an integer model on a file or standard input",
     "export": "write an integer model as C or as ONNX",
+    "bench": "what an integer model costs on emulated microcontrollers",
     "inspect": "show every site of a run: shape, bits, scale, range, saturation",
     "list": "tasks, recipes, quantization presets, zoo models",
     "demo": "train, quantize and compare, in about five minutes",

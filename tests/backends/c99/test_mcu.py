@@ -90,7 +90,7 @@ def test_packed_weights_take_less_flash(tmp_path: Path) -> None:
 def smnist() -> IntegerModel:
     """The zoo's model; QS5_SMNIST_MODEL names another file."""
     path = os.environ.get("QS5_SMNIST_MODEL", ZOO_MODEL)
-    if path == ZOO_MODEL and ZOO_MODEL not in zoo.names():
+    if path == ZOO_MODEL and ZOO_MODEL not in zoo.integer_names():
         pytest.skip(f"{ZOO_MODEL} is not in the zoo; QS5_SMNIST_MODEL=<file> names another model")
     return integer.load(path)
 

@@ -1,0 +1,73 @@
+"""`qs5 bench mcu MODEL`: what an integer model costs on emulated microcontrollers."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from qs5 import integer
+from qs5.backends.mcu import CORES
+from qs5.integer.model import IntegerModel
+from qs5.reports.tables import markdown
+
+HEADER = ("core", "flash", "static RAM", "stack", "instructions a step", "per multiply-accumulate")
+
+
+def run(argv: list[str]) -> int:
+    """Parse, build, run in QEMU, print; every answer is compared with the reference."""
+    args = _parser().parse_args(argv)
+    model = integer.load(args.model)
+    from qs5.cli.bench_mcu import cost_table, table_text
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = cost_table(model, _sequences(model, args.sequences), folder=Path(folder), cores=args.cores)
+    print(table_text(rows))
+    print(f"every logit of {args.sequences} sequences equals the reference's on every core")
+    if args.out is not None:
+        cells = [
+            (
+                r.core.title,
+                str(r.flash_bytes),
+                str(r.ram_bytes),
+                str(r.stack_bytes),
+                f"{r.step_instructions:.0f}",
+                f"{r.instructions_per_mac:.2f}",
+            )
+            for r in rows
+        ]
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(
+            f"# {args.model} on emulated microcontrollers\n\n"
+            f"`qs5 bench mcu {args.model} --sequences {args.sequences}`; SHA-256 of the model's content "
+            f"{integer.content_hash(model)}. Bytes; instructions as QEMU counts them, never cycles or time; "
+            f"{rows[0].step_macs} multiply-accumulates a step. Every logit equals the reference's.\n\n"
+            + markdown(HEADER, cells)
+        )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qs5 bench", description="measure an integer model; mcu: on emulated microcontrollers (QEMU)"
+    )
+    parser.add_argument("target", choices=("mcu",))
+    parser.add_argument("model", help="a .qs5 file, a folder that holds model.qs5, or a zoo model")
+    parser.add_argument("--sequences", type=int, default=1, help="how many sequences to run and compare")
+    parser.add_argument("--cores", nargs="+", choices=tuple(CORES), default=tuple(CORES))
+    parser.add_argument("--out", type=Path, help="write the table as Markdown, too")
+    return parser
+
+
+def _sequences(model: IntegerModel, count: int) -> list[np.ndarray]:
+    """Test images for an sMNIST model, else noise of 128 steps over the range of the raw samples."""
+    if model.description.task == "smnist":
+        from qs5 import tasks
+
+        return list(tasks.load("smnist", parts="embedded").test.x[:count].astype(np.int64))
+    channels = 1 if model.input.source == "token" else model.input.out.channels
+    low, high = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}.get(
+        model.input.source, (model.input.out.low, model.input.out.high)
+    )
+    rng = np.random.default_rng(0)
+    return [rng.integers(low, high + 1, (128, channels)) for _ in range(count)]
