@@ -12,14 +12,20 @@ TEST_JOBS ?= 2
 
 bin := .venv/bin
 stamp := .venv/.installed
-slow_result := results/test-slow.txt
+# Tests of one marker, with the last outcome kept under results/.
+define recorded
+mkdir -p results; set -o pipefail; \
+{ $(bin)/python -c 'import jax, platform as p; print(f"{p.machine()}, Python {p.python_version()}, JAX {jax.__version__}")'; \
+  $(bin)/python -m pytest -m $(1) -n $(TEST_JOBS) --no-header --durations=20; } 2>&1 | tee results/test-$(1).txt.part; \
+status=$$?; mv results/test-$(1).txt.part results/test-$(1).txt; exit $$status
+endef
 pip_install := $(bin)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
 
 # What a shell may carry over from another project, and what would mix that into this environment.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH VIRTUAL_ENV
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON
 
-.PHONY: help .venv demo test test-slow lint bench clean distclean
+.PHONY: help .venv demo test test-slow test-exhaustive lint bench clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -31,16 +37,13 @@ demo: $(stamp) ## train on digits, quantize, and judge the sMNIST model: about f
 	$(bin)/qs5 demo
 
 test: $(stamp) ## the tests, without the slow ones
-	$(bin)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile
+	$(bin)/python -m pytest -m "not slow and not exhaustive" -n $(TEST_JOBS) --dist loadfile
 
 test-slow: $(stamp) ## the slow tests; the outcome is kept in results/test-slow.txt
-	@mkdir -p results
-	@set -o pipefail; \
-	{ $(bin)/python -c 'import jax, platform as p; print(f"{p.machine()}, Python {p.python_version()}, JAX {jax.__version__}")'; \
-	  $(bin)/python -m pytest -m slow --no-header --durations=20; } 2>&1 | tee $(slow_result).part; \
-	status=$$?; \
-	mv $(slow_result).part $(slow_result); \
-	[ $$status -eq 0 ] || { [ $$status -eq 5 ] && echo "There are no slow tests."; }
+	@$(call recorded,slow)
+
+test-exhaustive: $(stamp) ## hundreds of random cases; the outcome is kept in results/test-exhaustive.txt
+	@$(call recorded,exhaustive)
 
 lint: $(stamp) ## ruff and pyright, each to the end
 	@failed=; for check in "ruff check ." "ruff format --check ." pyright; do \

@@ -4,18 +4,12 @@ import numpy as np
 import pytest
 from tests.conformance.engines import assert_engines_agree
 from tests.conformance.models import random_integer_model, random_sequences
+from tests.grades import graded
 
 from qs5.backends import reference
 
-QUICK, ALL = 12, 150
 
-
-def seeds() -> list:
-    """The first ones in `make test`, all of them in `make test-slow`."""
-    return [pytest.param(seed, marks=() if seed < QUICK else pytest.mark.slow) for seed in range(ALL)]
-
-
-@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("seed", graded(list(range(150)), quick=12, slow=20))
 def test_engines_equal_the_reference_on_random_integer_models(seed: int) -> None:
     model = random_integer_model(seed)
     raw = np.stack([random_sequences(model, seed=s, lengths=(21,))[0] for s in range(3)])

@@ -7,21 +7,13 @@ import numpy as np
 import pytest
 from tests.conformance.cases import Case, random_case
 from tests.conformance.engines import assert_engines_agree
+from tests.grades import graded
 
 from qs5.backends import reference
 from qs5.integer.file import from_bytes, to_bytes
 
-QUICK, ALL, LARGE = 6, 180, 20
-
-
-def seeds() -> list:
-    """Small cases by seed, then large ones; all but a few are slow."""
-    small = [(seed, False) for seed in range(ALL)]
-    large = [(seed, True) for seed in range(LARGE)]
-    slow = pytest.mark.slow
-    return [
-        pytest.param(seed, big, marks=() if seed < QUICK and not big else slow) for seed, big in small + large
-    ]
+SMALL = [(seed, False) for seed in range(180)]
+LARGE = [(seed, True) for seed in range(20)]
 
 
 def assert_all_agree(case: Case) -> None:
@@ -33,7 +25,7 @@ def assert_all_agree(case: Case) -> None:
     assert_engines_agree(case.integer, case.codes, case.lengths, signals[case.integer.output.name])
 
 
-@pytest.mark.parametrize(("seed", "large"), seeds())
+@pytest.mark.parametrize(("seed", "large"), graded(SMALL, quick=6, slow=14) + graded(LARGE, quick=0, slow=2))
 def test_exact_forward_reference_and_engines_agree(seed: int, large: bool) -> None:
     assert_all_agree(random_case(seed, large=large))
 

@@ -16,6 +16,7 @@ from tests.emitted import (
     emit,
     run_program,
 )
+from tests.grades import graded
 
 from qs5.backends import reference
 from qs5.backends.c99 import KERNELS, export
@@ -26,12 +27,10 @@ from qs5.integer import ops as o
 from qs5.integer.model import InputQuantizer, IntegerModel
 from qs5.integer.signals import Signal
 
-QUICK, ALL = 6, 200
 LARGE = 20
-slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("seed", [pytest.param(s, marks=() if s < QUICK else slow) for s in range(ALL)])
+@pytest.mark.parametrize("seed", graded(list(range(200)), quick=6, slow=14))
 def test_random_models_equal_the_reference_under_sanitizers(seed: int, tmp_path: Path) -> None:
     model = random_integer_model(seed)
     files = emit(model, tmp_path, random_sequences(model, seed=seed))

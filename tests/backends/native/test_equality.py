@@ -5,19 +5,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from tests.conformance.models import random_integer_model, random_sequences
+from tests.grades import graded
 
 from qs5.backends import reference
 from qs5.backends.native import NativeEngine, levels
 from qs5.integer.model import IntegerModel
 
-QUICK, ALL = 16, 240
 LONG = 100
 """Steps that fill several blocks of rows."""
 
 every_level = pytest.mark.parametrize("level", levels())
-some_seeds = pytest.mark.parametrize(
-    "seed", [pytest.param(s, marks=() if s < QUICK else pytest.mark.slow) for s in range(ALL)]
-)
+some_seeds = pytest.mark.parametrize("seed", graded(list(range(240)), quick=16, slow=40))
 
 
 def padded(model: IntegerModel, seed: int, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

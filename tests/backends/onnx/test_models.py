@@ -8,14 +8,15 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from tests.conformance.models import random_integer_model, random_sequences
+from tests.grades import graded
 
 from qs5.backends import reference
 from qs5.backends.onnx import OnnxRunner, logits, to_onnx
 from qs5.integer import ops as o
 from qs5.integer.model import IntegerModel
 
-QUICK, ALL = 40, 250
-SEEDS = [pytest.param(s, marks=() if s < QUICK else pytest.mark.slow) for s in range(ALL)]
+QUICK = 12
+SEEDS = graded(list(range(250)), quick=QUICK, slow=30)
 LENGTHS = (19, 1, 2, 7)
 
 
