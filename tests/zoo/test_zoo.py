@@ -59,7 +59,6 @@ def test_smnist_float_is_as_good_as_its_card_says_and_exact_ptq_costs_little(smn
     assert _judge("smnist-float", "W8A8Abar16,exact=true", smnist) >= full - PTQ_DROP
 
 
-@pytest.mark.xfail(reason="6 epochs gave 99.37 %; a longer run is needed", strict=True)
 def test_smnist_float_reaches_the_goal() -> None:
     assert _claim("smnist-float") >= GOAL
 
