@@ -76,14 +76,18 @@ def command_line() -> str:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the working tree the package runs from, `-dirty` appended; the version if installed.
+    """The commit of the working tree the package runs from; the version if installed.
+
+    `-dirty` is appended where a tracked file differs from it, but for results/: what a run appends there is no code.
 
     Asked once a process: a long run keeps the code it started with, whatever is committed meanwhile.
     """
     try:
         # An installed package may lie inside the checkout of something else, which does not track it.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        found = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+        return f"{found}-dirty" if changed else found
     except (OSError, subprocess.SubprocessError):
         return _version()
 
