@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qs5 import tasks, zoo
+from qs5 import integer, tasks, zoo
 from qs5.quantization.spec import spec_of
+from qs5.tasks.metrics import accuracy
 from qs5.tasks.task import Task
 from qs5.training import methods, run
 
@@ -20,6 +21,8 @@ GOAL = 99.45
 """Test accuracy in % of smnist-float on all 10,000 images that the project is after."""
 PTQ_DROP = 0.003
 """Accuracy that W8A8Abar16 by PTQ alone may cost."""
+SMALLER = 3.5
+"""How much smaller an integer file has to be than its parent's float32 parameters."""
 PUBLISHED_PARAMETERS = 138_634
 
 
@@ -65,9 +68,7 @@ def test_smnist_float_reaches_the_goal() -> None:
 
 def _claim(name: str) -> float:
     """Test accuracy in % on an entry's card."""
-    folder = zoo.find(name)
-    assert folder is not None
-    claimed = re.search(r"Test accuracy: \*\*([0-9.]+) %\*\*", (folder / "CARD.md").read_text())
+    claimed = re.search(r"Test accuracy: \*\*([0-9.]+) %\*\*", (zoo.FOLDER / name / "CARD.md").read_text())
     assert claimed is not None
     return float(claimed.group(1))
 
@@ -83,3 +84,33 @@ def _judge(name: str, text: str, task: Task, *, first: int | None = None) -> flo
     with tempfile.TemporaryDirectory() as out:
         ptq = methods.ptq(model, task, spec_of(text), parent=info, name=name, out=Path(out))
     return methods.judge(model, task, info=ptq).value
+
+
+# -- integer models ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", zoo.integer_names())
+def test_integer_entry_is_what_its_card_says(name: str) -> None:
+    model = integer.load(name)
+    card = (zoo.FOLDER / name / "CARD.md").read_text()
+    size = (zoo.FOLDER / name / "model.qs5").stat().st_size
+    for word in ("Data", "Recipe", "Seed", "Test accuracy", integer.content_hash(model), f"{size:,} bytes"):
+        assert word in card
+
+
+def test_smnist_integers_are_smaller_and_lose_little(smnist: Task) -> None:
+    """On all 10,000 images where the native engine was built, else on a few by the reference."""
+    model = integer.load("smnist-w8a8abar16")
+    parent = run.read_model(zoo.FOLDER / "smnist-float").model
+    size = (zoo.FOLDER / "smnist-w8a8abar16" / "model.qs5").stat().st_size
+    assert 4 * parent.parameter_count / size >= SMALLER
+    if not integer.available("native"):
+        first = smnist.test.take(np.arange(20))
+        assert accuracy(integer.engine(model, "reference").logits(first.x), first.y) >= 0.9
+        return
+    parts = [
+        integer.engine(model, "native").logits(smnist.test.x[i : i + 500]) for i in range(0, 10_000, 500)
+    ]
+    percent = 100 * accuracy(np.concatenate(parts), smnist.test.y)
+    assert round(percent, 2) == _claim("smnist-w8a8abar16")
+    assert percent >= _claim("smnist-float") - 100 * PTQ_DROP
