@@ -118,8 +118,7 @@ def training_progress(task: Task, epochs: int, *, tensorboard: Path | None = Non
 
     tensorboard: also write event files there (needs the extra `tensorboard`).
     """
-    writer = _event_writer(tensorboard)
-    with progress_bar() as bar:
+    with progress_bar() as bar, _event_writer(tensorboard) as writer:
         row = bar.add_task("training", total=None, note="")
 
         def step(report: StepReport) -> None:
@@ -138,9 +137,12 @@ def training_progress(task: Task, epochs: int, *, tensorboard: Path | None = Non
         yield Observer(step=step, epoch=epoch)
 
 
-def _event_writer(folder: Path | None) -> Callable[[EpochReport], None]:
+@contextlib.contextmanager
+def _event_writer(folder: Path | None) -> Iterator[Callable[[EpochReport], None]]:
+    """Writes a report as events; whole on disk when the context ends."""
     if folder is None:
-        return lambda _: None
+        yield lambda _: None
+        return
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
@@ -152,4 +154,6 @@ def _event_writer(folder: Path | None) -> Callable[[EpochReport], None]:
             writer.add_scalar(name, float(value), report.epoch)
         writer.flush()
 
-    return write
+    # Events are written by a thread of their own: closing waits for it.
+    with contextlib.closing(writer):
+        yield write
