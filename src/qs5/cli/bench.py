@@ -8,6 +8,7 @@ import numpy as np
 
 from qs5 import integer
 from qs5.backends.mcu import CORES
+from qs5.integer.file import write_beside
 from qs5.integer.model import IntegerModel
 from qs5.reports.tables import markdown
 
@@ -36,14 +37,14 @@ def run(argv: list[str]) -> int:
             )
             for r in rows
         ]
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(
+        text = (
             f"# {args.model} on emulated microcontrollers\n\n"
             f"`qs5 bench mcu {args.model} --sequences {args.sequences}`; SHA-256 of the model's content "
             f"{integer.content_hash(model)}. Bytes; instructions as QEMU counts them, never cycles or time; "
             f"{rows[0].step_macs} multiply-accumulates a step. Every logit equals the reference's.\n\n"
             + markdown(HEADER, cells)
         )
+        write_beside(args.out, text.encode())
     return 0
 
 

@@ -52,8 +52,12 @@ def content_hash(model: IntegerModel) -> str:
 
 
 def save(path: Path, model: IntegerModel) -> None:
-    """Write a model beside and rename: whole, or not at all."""
-    data = to_bytes(model)
+    """Write a model: whole, or not at all."""
+    write_beside(path, to_bytes(model))
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """Write to a temporary neighbour, then rename over `path`: whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

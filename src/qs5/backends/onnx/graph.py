@@ -14,7 +14,6 @@ it carries nothing, and its states start at zero.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,22 +24,13 @@ from qs5.backends.onnx.arithmetic import rounded_divide, saturate
 from qs5.backends.onnx.builder import IR_VERSION, OPSET, Builder, Dim, Value, at
 from qs5.backends.onnx.ops import emit, quantize_input, recurrence
 from qs5.integer import ops as o
-from qs5.integer.file import content_hash
+from qs5.integer.file import content_hash, write_beside
 from qs5.integer.model import SPEC_VERSION, InputQuantizer, IntegerModel
 
 
 def export(model: IntegerModel, path: Path) -> None:
     """Write a model as an ONNX file: beside its place and renamed, so whole or not at all."""
-    data = to_onnx(model).SerializeToString()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_beside(Path(path), to_onnx(model).SerializeToString())
 
 
 def to_onnx(model: IntegerModel) -> Any:
