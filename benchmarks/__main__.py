@@ -16,7 +16,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     tune_malloc()
     from benchmarks import training_step  # after the allocator is tuned: this imports JAX
-    from qs5.model.files import write_beside
+    from qs5.files import write_beside
     from qs5.reports.tables import markdown
     from qs5.training import record
 

@@ -99,7 +99,7 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _show() -> None:
-    from qs5.model.files import write_beside
+    from qs5.files import write_beside
     from qs5.reports.tables import markdown, percent
     from qs5.training import record
 

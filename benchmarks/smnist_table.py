@@ -127,7 +127,7 @@ def _row(name: str, cell: Callable[[str, str], str]) -> tuple[str, ...]:
 
 
 def _show() -> None:
-    from qs5.model.files import write_beside
+    from qs5.files import write_beside
     from qs5.quantization.spec import PAPER_TABLE
     from qs5.reports.tables import markdown, percent
     from qs5.training import record

@@ -29,7 +29,7 @@ class Row:
 
 def row(ours: str, *, jax: bool | frozenset[str] = False, others: bool | frozenset[str] = True) -> Row:
     """The row of a package that may import `ours`, names in a string, besides the modules below the rest."""
-    return Row(ours=frozenset(["notation", "errors", *ours.split()]), jax=jax, others=others)
+    return Row(ours=frozenset(["notation", "errors", "files", *ours.split()]), jax=jax, others=others)
 
 
 LIBRARY = "numerics tasks kernels model quantization training lowering integer backends"
@@ -37,6 +37,7 @@ TABLE: dict[str, Row] = {
     # These import nothing of ours.
     "notation": Row(others=NUMPY),
     "errors": Row(others=False),
+    "files": Row(others=False),
     "numerics": Row(others=NUMPY),
     "_native": Row(others=False),  # the extension module
     "kernels": Row(ours=frozenset({"_native"}), jax=True),

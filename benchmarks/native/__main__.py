@@ -52,7 +52,7 @@ def main() -> None:
 
 def write(times: dict[str, float], gains: dict[str, float], share: float | None, rounds: int) -> None:
     """The table and the JSON."""
-    from qs5.model.files import write_beside
+    from qs5.files import write_beside
     from qs5.training import record
 
     facts = {"machine": record.machine(), "commit": record.commit(), "rounds": rounds}

@@ -8,7 +8,7 @@ import numpy as np
 
 from qs5 import integer
 from qs5.backends.mcu import CORES
-from qs5.integer.file import write_beside
+from qs5.files import write_beside
 from qs5.integer.model import IntegerModel
 from qs5.reports.tables import markdown
 

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import types
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -21,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors, save as save_tensors
 
+from qs5.files import write_beside
 from qs5.integer import ops as o
 from qs5.integer.checks import MAX_OPS, check
 from qs5.integer.errors import IntegerModelError
@@ -54,18 +54,6 @@ def content_hash(model: IntegerModel) -> str:
 def save(path: Path, model: IntegerModel) -> None:
     """Write a model: whole, or not at all."""
     write_beside(path, to_bytes(model))
-
-
-def write_beside(path: Path, data: bytes) -> None:
-    """Write to a temporary neighbour, then rename over `path`: whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load(path: Path) -> IntegerModel:

@@ -5,7 +5,6 @@ No pickle, nothing executable. Files are written beside and renamed, so a reader
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from qs5.errors import UserError
+from qs5.files import write_beside
 from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model, init_model
 
@@ -54,18 +54,6 @@ def save_model(path: Path, model: S5Model, *, info: Mapping[str, Any]) -> None:
         "info": json.dumps(dict(info)),
     }
     write_beside(path, save(named_arrays(model), metadata=metadata))
-
-
-def write_beside(path: Path, data: bytes) -> None:
-    """Write to a temporary neighbour, then rename over `path`: whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load_model(path: Path) -> ModelFile:

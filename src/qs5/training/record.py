@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qs5.model.files import write_beside
+from qs5.files import write_beside
 
 
 @dataclass(frozen=True, kw_only=True)

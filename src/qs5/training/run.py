@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from qs5.errors import UserError
+from qs5.files import write_beside
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic
 from qs5.model.config import ModelConfig
-from qs5.model.files import ModelFile, load_model, save_model, write_beside
+from qs5.model.files import ModelFile, load_model, save_model
 from qs5.model.network import S5Model
 from qs5.quantization.build import arithmetic_for_spec
 from qs5.quantization.grids import plan_from_json

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from tests.conformance.models import random_integer_model
 
-from qs5.backends.onnx import OnnxRunner, export, graph as graph_module, to_onnx
+from qs5.backends.onnx import OnnxRunner, export, to_onnx
 from qs5.integer import ops as o
 from qs5.integer.file import content_hash
 
@@ -104,7 +104,7 @@ def test_what_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(graph_module.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         export(random_integer_model(0), path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"model.onnx": b"old"}

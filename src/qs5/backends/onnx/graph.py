@@ -23,8 +23,9 @@ import numpy as np
 from qs5.backends.onnx.arithmetic import rounded_divide, saturate
 from qs5.backends.onnx.builder import IR_VERSION, OPSET, Builder, Dim, Value, at
 from qs5.backends.onnx.ops import emit, quantize_input, recurrence
+from qs5.files import write_beside
 from qs5.integer import ops as o
-from qs5.integer.file import content_hash, write_beside
+from qs5.integer.file import content_hash
 from qs5.integer.model import SPEC_VERSION, InputQuantizer, IntegerModel
 
 
