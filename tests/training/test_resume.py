@@ -41,8 +41,8 @@ def stored_state(folder: Path) -> TrainState:
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """The records but for when and how long."""
-    changing = {"seconds", "time", "command", "commit", "machine"}
+    """The records but for when, how long and in how much memory."""
+    changing = {"seconds", "peak_mib", "time", "command", "commit", "machine"}
     return [{k: v for k, v in r.items() if k not in changing} for r in record.read(folder / "records.jsonl")]
 
 

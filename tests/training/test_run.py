@@ -161,6 +161,8 @@ def test_records_are_lines_that_are_added(tmp_path: Path):
     assert first.keys() == {field.name for field in dataclasses.fields(record.RunRecord)}
     assert first["machine"]
     assert first["commit"]
+    # Python with NumPy and JAX, at least, and less than the machine has.
+    assert 50 < first["peak_mib"] < 2**24
 
 
 def test_epochs_done_again_replace_their_records_and_no_others(tmp_path: Path):

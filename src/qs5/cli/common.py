@@ -17,6 +17,7 @@ from qs5.tasks import Task
 from qs5.training import run as runs
 from qs5.training.loop import EpochReport, Observer, StepReport
 from qs5.training.recipe import Recipe
+from qs5.training.record import peak_mib
 
 # Piped output is for files and other programs: wide enough that no table is folded.
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -129,12 +130,18 @@ def training_progress(task: Task, epochs: int, *, tensorboard: Path | None = Non
             star = " *" if report.best else ""
             console.print(
                 f"epoch {report.epoch}/{epochs}  train loss {report.train_loss:.4f}  validation loss "
-                f"{report.loss:.4f}  {task.metric} {report.metric:.4f}{star}  {report.seconds:.1f} s",
+                f"{report.loss:.4f}  {task.metric} {report.metric:.4f}{star}  {report.seconds:.1f} s{_memory()}",
                 soft_wrap=True,
             )
             writer(report)
 
         yield Observer(step=step, epoch=epoch)
+
+
+def _memory() -> str:
+    """Peak memory of the process, for the line of an epoch."""
+    peak = peak_mib()
+    return "" if peak is None else f"  peak {peak:,} MiB"
 
 
 @contextlib.contextmanager

@@ -83,11 +83,14 @@ def forward(
     key: jax.Array | None = None,
     batch_stats: bool = False,
     states: tuple[jax.Array, ...] | None = None,
+    remat: bool = False,
 ) -> Output:
     """The network on time-major x (L, B, D) under an arithmetic.
 
     key: turns dropout on.  batch_stats: batch norm uses and returns this batch's statistics.
     states: state before the first step, (B, S) a layer (forward scans); zeros if None.
+    remat: keep only the residual stream between layers for the gradient, and compute the inside of a layer again
+    in the backward pass. Memory per layer falls to one (L, B, H) array; a step does one forward pass more.
     """
     c = model.config
     context = Context(arithmetic, c, batch_stats)
@@ -95,11 +98,10 @@ def forward(
     starts = [None] * c.layers if states is None else list(states)
     h = arithmetic.enter("input", x)
     h = arithmetic.dot("encoder", h, model.encoder.weight, model.encoder.bias)
+    step = eqx.filter_checkpoint(layer_forward) if remat else layer_forward
     statistics, finals = [], []
     for i, layer in enumerate(model.layers):
-        h, stats, final = layer_forward(
-            layer, h, context=context, name=f"layers.{i}", key=keys[i], x0=starts[i]
-        )
+        h, stats, final = step(layer, h, context=context, name=f"layers.{i}", key=keys[i], x0=starts[i])
         statistics.append(stats)
         finals.append(final)
     value = arithmetic.leave(_head(model, h, arithmetic=arithmetic, lengths=lengths))

@@ -66,7 +66,6 @@ def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) 
     optimizer = make_optimizer(model, options, steps)
     batch_stats = model.config.norm == "batch" and not options.freeze_statistics
 
-    @eqx.filter_jit
     def step(
         model: S5Model, opt_state: Any, x: Any, y: Any, lengths: Any, key: jax.Array, arithmetic: Arithmetic
     ) -> Any:
@@ -75,7 +74,7 @@ def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) 
         def loss_of(trained: S5Model) -> tuple[jax.Array, Any]:
             return batch_loss(
                 eqx.combine(trained, fixed), x, y, lengths, key,
-                arithmetic=arithmetic, encoding=task.encoding, batch_stats=batch_stats,
+                arithmetic=arithmetic, encoding=task.encoding, batch_stats=batch_stats, remat=options.remat,
             )  # fmt: skip
 
         (loss, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
@@ -83,7 +82,18 @@ def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) 
         model = eqx.combine(eqx.apply_updates(trained, updates), fixed)
         return (with_statistics(model, statistics) if batch_stats else model), opt_state, loss
 
-    return Stepper(step, optimizer)
+    # Equinox hands what it does not know to jax.jit, but its overloads do not say so.
+    more: dict[str, Any] = {"compiler_options": compiler_options(remat=options.remat)}
+    compiled = eqx.filter_jit(step, **more)
+    return Stepper(compiled, optimizer)
+
+
+def compiler_options(*, remat: bool) -> dict[str, str]:
+    """What XLA must be told. Its CPU scheduler starts early whatever can start early: with remat that would be all the
+    second forward passes at once, each with its memory."""
+    if not remat or jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def batch_loss(
@@ -96,6 +106,7 @@ def batch_loss(
     arithmetic: Arithmetic,
     encoding: Encoding,
     batch_stats: bool,
+    remat: bool = False,
 ) -> tuple[jax.Array, Any]:
     """Mean loss of a raw batch (B, L, D) in training mode, with batch norm's statistics."""
     out = forward(
@@ -105,6 +116,7 @@ def batch_loss(
         lengths=lengths,
         key=key if model.config.dropout > 0.0 else None,
         batch_stats=batch_stats,
+        remat=remat,
     )
     value = batch_major(out.value, model.config)
     return jnp.mean(example_loss(value, y, lengths)), out.statistics

@@ -36,6 +36,8 @@ class TrainOptions:
     """Stop after this many epochs without a better validation metric."""
     freeze_statistics: bool = False
     """Batch norm uses its running statistics in training (fine-tuning of a folded norm)."""
+    remat: bool = False
+    """Store less for the gradient and compute the inside of every layer twice: for sequences that do not fit."""
     eval_batch_size: int = 100
     seed: int = 0
 

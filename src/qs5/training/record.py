@@ -39,6 +39,8 @@ class RunRecord:
     command: str = field(default_factory=lambda: command_line())
     commit: str = field(default_factory=lambda: commit())
     machine: str = field(default_factory=lambda: machine())
+    peak_mib: int | None = field(default_factory=lambda: peak_mib())
+    """Largest resident memory of the process so far, MiB; None where the system does not tell."""
     time: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -113,6 +115,16 @@ def _git(*arguments: str) -> str:
 def machine() -> str:
     """Processor and core count, without a host name."""
     return f"{_processor()}, {_cores()} cores, Python {platform.python_version()}"
+
+
+def peak_mib() -> int | None:
+    """Largest resident set of this process so far, MiB."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _processor() -> str:
