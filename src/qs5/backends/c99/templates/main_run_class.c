@@ -11,6 +11,9 @@ int main(void)
         kind = read_step(raw[steps]);
         if (kind == 1) {
             steps++;
+            if (steps > @{P}_MAX_STEPS) {
+                fail("the sequence is too long: lower the model with a larger --max-length");
+            }
             if (steps > @{P}_MAX_LENGTH) {
                 fail("the sequence is too long: compile with a larger @{P}_MAX_LENGTH");
             }

@@ -9,6 +9,9 @@ int main(void)
     do {
         kind = read_step(raw);
         if (kind == 1) {
+            if (steps == @{P}_MAX_STEPS) {
+                fail("the sequence is too long: lower the model with a larger --max-length");
+            }
             @{prefix}_step(&state, raw);
             steps++;
         } else if (steps != 0) {
