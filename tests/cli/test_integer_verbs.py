@@ -1,5 +1,6 @@
 """Lowering, running and judging integer models from the command line."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.integer.small import classifier, dense, regression, signal
 
 from qs5 import integer
 from qs5.backends import reference
-from qs5.cli import main, run as run_verb
+from qs5.cli import integers, main, run as run_verb
+from qs5.errors import UserError
 
 TINY = (
     "--model.layers",
@@ -148,10 +151,7 @@ def test_running_needs_no_jax(lowered: Path, raw: np.ndarray, tmp_path: Path) ->
 
 
 def test_csv_columns_are_found_by_the_names_of_the_training(tmp_path: Path) -> None:
-    from tests.conformance.cases import random_case
-
-    model = next(m for s in range(50) if (m := random_case(s).integer).input.out.channels == 2)
-    described = _described(model, channels=("y", "x"), scale=(2.0, 4.0), offset=(0.0, 1.0))
+    described = _described(classifier(), channels=("y", "x"))
     (tmp_path / "d.csv").write_text("\n".join(CSV_ROWS) + "\n")
     data = run_verb._read(str(tmp_path / "d.csv"), described)
     assert data.labels == ["up", "down"] and data.lengths is not None and data.lengths.tolist() == [2, 1]
@@ -162,10 +162,18 @@ def test_csv_columns_are_found_by_the_names_of_the_training(tmp_path: Path) -> N
 
 
 def _described(model: integer.IntegerModel, **changes: object) -> integer.IntegerModel:
-    import dataclasses
-
     description = dataclasses.replace(model.description, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(model, description=description)
+
+
+def test_codes_are_made_of_measurements_where_the_model_says_how() -> None:
+    bare = regression([dense("input", signal("y"), [[1]])], signal("input"))
+    described = _described(bare, scale=(2.0,), offset=(0.5,))
+    x = np.array([[[3.0], [-2.0], [100.0]]])
+    assert integers.raw_of(described, x).ravel().tolist() == [7, -3, 127]
+    assert integers.raw_of(bare, x).ravel().tolist() == [3, -2, 100]
+    with pytest.raises(UserError, match=r"expected whole numbers \(codes\), got others such as 1.5"):
+        integers.raw_of(bare, np.array([[[1.5]]]))
 
 
 @pytest.mark.parametrize(

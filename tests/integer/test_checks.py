@@ -41,6 +41,10 @@ def with_op(model: IntegerModel, op: o.Op, at: int) -> IntegerModel:
     return dataclasses.replace(model, ops=(*model.ops[:at], op, *model.ops[at:]))
 
 
+def described(model: IntegerModel, **changes: Any) -> IntegerModel:
+    return dataclasses.replace(model, description=dataclasses.replace(model.description, **changes))
+
+
 GOOD, TOKENS = classifier(), tokens()
 FIRST, REGRESSION = GOOD.ops[0], regression([dense("input", signal("y"), [[1]])], signal("input"))
 BIDIRECTIONAL = regression(
@@ -110,6 +114,29 @@ BROKEN: list[tuple[str, IntegerModel, str]] = [
         "kind after pool",
         with_op(GOOD, affine("pool", signal("late", 2)), 13),
         "late: an op of kind affine cannot come after the pool",
+    ),
+    # the description
+    (
+        "class names",
+        described(GOOD, classes=("a", "b")),
+        "description: expected 3 class names or none, got 2",
+    ),
+    ("no class name", described(GOOD, classes=()), "description: expected 3 class names or none, got 0"),
+    ("units", described(GOOD, units=("m",) * 3), "expected no units in a classification model, got 3"),
+    ("units of outputs", described(REGRESSION, units=("m", "s")), "expected 1 units or none, got 2"),
+    (
+        "classes of outputs",
+        described(REGRESSION, classes=("a",)),
+        "no class names in a regression model, got 1",
+    ),
+    ("channels named", described(GOOD, channels=("x",)), "expected 2 channel names or none, got 1"),
+    ("tokens named", described(TOKENS, channels=("x", "y")), "expected 1 channel names or none, got 2"),
+    ("scales", described(REGRESSION, scale=(1.0, 2.0), offset=(0.0,)), "expected 1 scales or none, got 2"),
+    ("offsets of the host", described(REGRESSION, scale=(1.0,), offset=(0.0, 0.0)), "expected 1 offsets or"),
+    (
+        "scale alone",
+        described(REGRESSION, scale=(1.0,)),
+        "expected scales and offsets or neither, got 1 and 0",
     ),
     # signals
     ("no bits", change_signal(GOOD, "gate", bits=0), "gate: expected 1 to 16 bits, got 0"),

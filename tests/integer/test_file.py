@@ -168,16 +168,26 @@ def describe(**fields: Any) -> IntegerModel:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"scale": (float("nan"),)},
-        {"scale": (float("inf"),)},
+        {"scale": (float("nan"), 1.0), "offset": (0.0, 0.0)},
+        {"scale": (1.0, 1.0), "offset": (0.0, float("inf"))},
         {"task": "x" * 5000},
-        {"classes": ("a",) * 5000},
+        {"classes": ("a" * 5000, "b", "c")},
         {"provenance": {str(i): "" for i in range(65)}},
     ],
 )
 def test_nothing_is_written_that_could_not_be_read(fields: dict[str, Any]) -> None:
     with pytest.raises(IntegerModelError):
         to_bytes(describe(**fields))
+
+
+@pytest.mark.parametrize(("field", "count"), [("classes", 3), ("channels", 2), ("scale", 2), ("offset", 2)])
+def test_names_that_are_too_few_or_too_many(field: str, count: int) -> None:
+    for n in (1, count - 1, count + 1, 50):
+        values = [0.5] * n if field in ("scale", "offset") else ["a"] * n
+        if n != count:
+            refusal(
+                with_table(replaced(FULL, ("description", field), values)), f"expected {count} ", f"got {n}"
+            )
 
 
 def test_a_broken_model_is_not_written(tmp_path: Path) -> None:

@@ -239,13 +239,20 @@ def test_samples_that_do_not_fit_are_refused() -> None:
     assert session.steps == 3
 
 
-def test_a_sequence_of_chunks_is_no_longer_than_a_sequence() -> None:
+@pytest.mark.parametrize("backend", [b for b in ("reference", "native", "c99", "onnx") if available(b)])
+def test_a_sequence_of_chunks_is_no_longer_than_a_sequence(backend: str) -> None:
     """max_length is what sums over the steps are proved for."""
-    session = session_of(classifier())
-    chunk = np.zeros((500, 2), np.int64)
+    session = classifier().stream(backend)
+    chunk = np.full((500, 2), 77)
     session.run(chunk)
-    session.run(chunk)
-    refused(session, chunk[:1], "expected at most 1000 steps in a sequence, got 1000 and 1 more; reset")
+    session.run(chunk[:499])
+    refused(
+        session, chunk[:2], "expected at most 1000 steps in a sequence, got 999 and 2 more; reset, or lower"
+    )
+    session.step(chunk[0])
+    answer = session.logits
+    refused(session, chunk[0], "expected at most 1000 steps in a sequence, got 1000 and 1 more", step=True)
+    np.testing.assert_array_equal(session.logits, answer)
     session.reset()
     session.run(chunk)
 
@@ -338,12 +345,25 @@ def test_a_state_moves_between_engines(seed: int, other: str) -> None:
         (lambda s: s | {"else": np.zeros(1)}, "expected the state of a session of this model"),
         (lambda s: {k: v[:, 1:] if v.ndim == 2 else v for k, v in s.items()}, "of shape (1, "),
         (lambda s: {k: v + 2**20 if v.ndim == 2 else v for k, v in s.items()}, "within"),
+        (lambda s: s | {"steps": np.asarray(1001)}, "expected at most 1000 steps in a sequence"),
+        (lambda s: s | {"steps": np.asarray(-1)}, "expected steps to be a whole number of 0 or more, got -1"),
+        (lambda s: s | {"steps": np.asarray(3.0)}, "expected steps to be a whole number"),
+        (lambda s: s | {"pool.steps": np.asarray(4)}, "expected at most 3 pool.steps, got 4"),
+        (
+            lambda s: s | {"pool.last": np.full((1, 2), 2**15)},
+            "pool.last of shape (1, 2) within -32767 to 32767",
+        ),
+        (lambda s: s | {"pool.total": np.full((1, 2), 98302)}, "pool.total of shape (1, 2) within -98301 to"),
+        (lambda s: s | {"pool.total": np.zeros((1, 3))}, "pool.total of shape (1, 2)"),
     ],
 )
 def test_a_state_of_another_model_is_refused(change: Any, words: str) -> None:
     model = classifier()
     session = session_of(model)
     session.run(raw_of(model, 0, 3))
-    with pytest.raises(IntegerModelError) as refused:
+    before = session.state
+    with pytest.raises(IntegerModelError) as error:
         session.state = change(session.state)
-    assert words in str(refused.value)
+    assert words in str(error.value)
+    for name, value in session.state.items():
+        np.testing.assert_array_equal(value, before[name])

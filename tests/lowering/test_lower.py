@@ -1,5 +1,6 @@
 """Lowering: what it refuses and why, what it carries, and that its input quantizer rounds as real numbers do."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -113,24 +114,20 @@ def test_names_and_lengths_travel_with_the_model() -> None:
     labels = Labels(
         task="small",
         classes=("a", "b", "c", "d"),
-        units=("V",),
         channels=("x", "y", "z"),
         provenance={"run": "r1"},
     )
     model = lowered(labels=labels, max_length=321)
     d = model.description
     assert (model.task, model.max_length) == ("classification", 321)
-    assert (d.task, d.classes, d.units, d.channels) == (
-        "small",
-        labels.classes,
-        labels.units,
-        labels.channels,
-    )
+    assert (d.task, d.classes, d.units, d.channels) == ("small", labels.classes, None, labels.channels)
     assert d.provenance == {"run": "r1"}
     assert (d.spec, d.widths) == (SPEC.name, SPEC.widths())
     assert lowered().max_length == DEFAULT_MAX_LENGTH
     with pytest.raises(IntegerModelError, match="expected a maximal length of 1 to 2147483647, got 0"):
         lowered(max_length=0)
+    with pytest.raises(IntegerModelError, match="expected no units in a classification model, got 1"):
+        lowered(labels=dataclasses.replace(labels, units=("V",)))
 
 
 def test_the_host_is_told_how_to_make_codes_of_measurements() -> None:

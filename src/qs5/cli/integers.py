@@ -32,7 +32,8 @@ def open_engine(name: str, backend: str) -> tuple[IntegerModel, Engine, str]:
 
 
 def raw_of(model: IntegerModel, x: np.ndarray) -> np.ndarray:
-    """Measurements (N, L, D) as the raw samples that a model takes: its own whole numbers, or codes of reals.
+    """Measurements (N, L, D) as the raw samples that a model takes: its own whole numbers, or codes of reals
+    where it says how to make them.
 
     Raises UserError when the channels do not fit, or whole numbers are expected and others are given.
     """
@@ -42,8 +43,8 @@ def raw_of(model: IntegerModel, x: np.ndarray) -> np.ndarray:
         raise UserError(
             f"expected {expected} input channels, got {x.shape[-1]}; give the channels of the training"
         )
-    if source == "codes":
-        d = model.description
+    d = model.description
+    if source == "codes" and d.scale:
         codes = np.floor(x.astype(np.float64) * np.asarray(d.scale) + np.asarray(d.offset) + 0.5)
         return np.clip(codes, model.input.out.low, model.input.out.high).astype(np.int64)
     whole = x.astype(np.int64)

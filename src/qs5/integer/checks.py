@@ -37,6 +37,7 @@ def problems(model: IntegerModel) -> list[str]:
     found = list(_structure(model))
     if found:
         return found  # what follows relies on it
+    found = list(_description(model))
     signals = model.signals
     for op in model.ops:
         if shapes := list(_shapes(op, signals)):
@@ -103,6 +104,25 @@ def _input(model: IntegerModel) -> Iterator[str]:
         yield f"input: a source of {q.source} has no multipliers"
     if q.source == "token" and (q.out.channels != 1 or q.out.signed):
         yield "input: tokens are one unsigned channel"
+
+
+def _description(model: IntegerModel) -> Iterator[str]:
+    """Names and scales are looked up by the number of a class, an output or a channel: there is one for each."""
+    d, answers, channels = model.description, model.output.channels, model.input.out.channels
+    classification = model.task == "classification"
+    counts = {
+        "class names": (d.classes, answers if classification else 0),
+        "units": (d.units, 0 if classification else answers),
+        "channel names": (d.channels, channels),
+        "scales": (d.scale or None, channels),
+        "offsets": (d.offset or None, channels),
+    }
+    for what, (given, count) in counts.items():
+        if given is not None and (count == 0 or len(given) != count):
+            expected = f"{count} {what} or none" if count else f"no {what} in a {model.task} model"
+            yield f"description: expected {expected}, got {len(given)}"
+    if bool(d.scale) != bool(d.offset):
+        yield f"description: expected scales and offsets or neither, got {len(d.scale)} and {len(d.offset)}"
 
 
 def _shapes(op: Op, signals: Signals) -> Iterator[str]:

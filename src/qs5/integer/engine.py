@@ -12,6 +12,7 @@ import numpy as np
 from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import IntegerModel
 from qs5.integer.ops import Recurrence
+from qs5.integer.signals import Signal
 
 Backend = Literal["native", "reference", "c99", "onnx"]
 State = dict[str, np.ndarray]
@@ -22,7 +23,10 @@ POOL_STATE = ("pool.total", "pool.last", "pool.steps")
 
 
 class Stream(Protocol):
-    """B sequences in flight, fed in chunks; any split into chunks gives the same codes."""
+    """B sequences in flight, fed in chunks; any split into chunks gives the same codes.
+
+    For `Session`, which checks the samples, the number of steps and restored states before they come here.
+    """
 
     def run(self, raw: np.ndarray) -> np.ndarray | None:
         """Takes raw samples (B, L, D); gives a regression's outputs (B, L, d_out) in codes, else None."""
@@ -123,8 +127,17 @@ def check_raw(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None =
         )
 
 
+def check_steps(model: IntegerModel, *, before: int, more: int) -> None:
+    """Raises IntegerModelError where a sequence that is pooled would get more than `max_length` steps. SPEC 1."""
+    if model.final_ops and before + more > model.max_length:
+        raise IntegerModelError(
+            f"expected at most {model.max_length} steps in a sequence, got {before} and {more} more; reset, or lower "
+            "the model with a larger --max-length"
+        )
+
+
 def check_state(model: IntegerModel, state: State) -> None:
-    """Raises IntegerModelError unless `state` is one that a session of this model saved."""
+    """Raises IntegerModelError unless `state` is one that a session of this model may have saved."""
     codes = {op.out.name: op.out for op in model.step_ops if isinstance(op, Recurrence)}
     if "steps" not in state or set(state) - {*codes, *POOL_STATE, "steps"}:
         raise IntegerModelError(
@@ -132,9 +145,35 @@ def check_state(model: IntegerModel, state: State) -> None:
             f"{', '.join(sorted(state))[:200] or 'nothing'}; save it with session.state"
         )
     for name in set(state) & set(codes):
-        signal, q = codes[name], state[name]
-        if q.shape != (1, signal.channels) or np.any(q < signal.low) or np.any(q > signal.high):
-            raise IntegerModelError(
-                f"expected the state {name} of shape (1, {signal.channels}) within {signal.low} to {signal.high}, "
-                f"got {q.shape}; save it with session.state"
-            )
+        _check_codes(name, state[name], codes[name], times=1)
+    steps, pooled = (_count(state, name) for name in ("steps", "pool.steps"))
+    check_steps(model, before=0, more=steps)
+    if pooled > steps:
+        raise IntegerModelError(
+            f"expected at most {steps} pool.steps, got {pooled}; save the state with session.state"
+        )
+    if model.final_ops:
+        pool = model.final_ops[0].out
+        _check_codes("pool.last", state.get("pool.last"), pool, times=1)
+        _check_codes("pool.total", state.get("pool.total"), pool, times=steps)
+
+
+def _count(state: State, name: str) -> int:
+    """A number of steps in a state, 0 where there is none."""
+    value = np.asarray(state.get(name, 0))
+    if value.shape != () or value.dtype.kind not in "iu" or value < 0:
+        raise IntegerModelError(
+            f"expected {name} to be a whole number of 0 or more, got {value.tolist()}; save the state with "
+            "session.state"
+        )
+    return int(value)
+
+
+def _check_codes(name: str, codes: np.ndarray | None, signal: Signal, *, times: int) -> None:
+    """Codes (1, channels) of a signal, or sums of so many of them."""
+    low, high, shape = times * signal.low, times * signal.high, (1, signal.channels)
+    if codes is not None and (codes.shape != shape or np.any(codes < low) or np.any(codes > high)):
+        raise IntegerModelError(
+            f"expected the state {name} of shape {shape} within {low} to {high}, got {codes.shape}; save it with "
+            "session.state"
+        )

@@ -37,9 +37,10 @@ class InputQuantizer:
 class Description:
     """What a model is about: for people and for the host around it. No op reads it.
 
-    classes: names by label.  units: of regression outputs.  channels: names of input channels.
+    classes: names by label, of a classification.  units: of regression outputs.  channels: names of input channels.
+        One for each, or None.
     scale, offset: how the host makes codes of real measurements when the source is "codes":
-        code = clip(floor((value scale + offset) + 1/2)), per channel.
+        code = clip(floor((value scale + offset) + 1/2)), per channel. Both empty: it is given codes.
     widths: every width of the spec, spelled out.  provenance: run, method, commit, data, accuracy of the parent.
     """
 

@@ -2,13 +2,25 @@
 
 import numpy as np
 
-from qs5.integer.engine import Backend, State, check_raw, check_state, engine, refuse_bidirectional
+from qs5.integer.engine import (
+    Backend,
+    State,
+    check_raw,
+    check_state,
+    check_steps,
+    engine,
+    refuse_bidirectional,
+)
 from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import IntegerModel
 
 
 class Session:
-    """Streaming inference of one sequence. Any split into steps and chunks gives the same bits."""
+    """Streaming inference of one sequence. Any split into steps and chunks gives the same bits.
+
+    Refused samples, steps beyond the model's max_length, and states of other models raise IntegerModelError and change
+    nothing. A regression may go on for ever.
+    """
 
     def __init__(self, model: IntegerModel, backend: Backend | str = "auto") -> None:
         refuse_bidirectional(model)
@@ -25,11 +37,7 @@ class Session:
         """Several steps (L, D); a regression's outputs (L, d_out) in codes, else None."""
         chunk = np.asarray(chunk)[None]
         check_raw(self.model, chunk)
-        if self.model.final_ops and self.steps + chunk.shape[1] > self.model.max_length:
-            raise IntegerModelError(
-                f"expected at most {self.model.max_length} steps in a sequence, got {self.steps} and "
-                f"{chunk.shape[1]} more; reset, or lower the model with a larger --max-length"
-            )
+        check_steps(self.model, before=self.steps, more=chunk.shape[1])
         out = self._stream.run(chunk)
         self.steps += chunk.shape[1]
         return None if out is None else out[0]

@@ -19,7 +19,7 @@ from tests.emitted import (
 from tests.grades import graded
 
 from qs5.backends import reference
-from qs5.backends.c99 import KERNELS, export
+from qs5.backends.c99 import KERNELS, engine, export
 from qs5.cli.golden import golden_of
 from qs5.cli.run import class_name
 from qs5.errors import UserError
@@ -41,7 +41,7 @@ def test_random_models_equal_the_reference_under_sanitizers(seed: int, tmp_path:
 @pytest.mark.parametrize("seed", range(LARGE))
 def test_large_random_models_equal_the_reference(seed: int, tmp_path: Path) -> None:
     model = random_integer_model(seed, H=96 + seed % 3, modes=64 + seed % 2, layers=2)
-    # Beyond max_length the emitted C stops counting steps, as it may.
+    # Beyond max_length the emitted C does not count steps.
     lengths = (1, min(200, model.max_length))
     files = emit(model, tmp_path, random_sequences(model, seed=seed, lengths=lengths))
     assert_selftest_passes(files, "-O2")
@@ -86,6 +86,34 @@ def test_sums_of_more_than_32_bits(tmp_path: Path) -> None:
     assert np.max(np.abs(np.sum(x, axis=0))) > 2**31
     assert_selftest_passes(
         emit(model, tmp_path, [x]), "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all"
+    )
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_steps_beyond_the_limit_are_defined(bidirectional: bool, tmp_path: Path) -> None:
+    """A step too many is not counted; a sequence too long has no answer; the program says so."""
+    random = random_integer_model(
+        2, task="classification", bidirectional=bidirectional, source="codes", layers=1
+    )
+    mean = o.MeanPool(out=random.final_ops[0].out, x=o.inputs_of(random.final_ops[0])[0])
+    model = replace(random, ops=(*random.step_ops, mean, *random.final_ops[1:]), max_length=3)
+    (x,) = random_sequences(model, seed=2, lengths=(5,))
+    expected = reference.logits(model, x[None, :3])[0]
+    compiled = engine(model)
+    if bidirectional:
+        np.testing.assert_array_equal(compiled._whole(x[:3]), expected)
+        np.testing.assert_array_equal(compiled._whole(x[:4]), 0 * expected)
+    else:
+        stream = compiled.stream()
+        stream.run(x[None])
+        np.testing.assert_array_equal(stream.answer()[0], expected)
+        assert stream.states[0].steps == 3
+    files = emit(model, tmp_path, [x[:3]])
+    program = compile_c([files.main, files.source], tmp_path / "main", *SANITIZERS)
+    assert run_program(program, _lines([x[:3]])).returncode == 0
+    done = run_program(program, _lines([x]))
+    assert done.returncode == 2 and done.stderr.endswith(
+        "the sequence is too long: lower the model with a larger --max-length\n"
     )
 
 

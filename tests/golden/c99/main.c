@@ -98,6 +98,9 @@ int main(void)
     do {
         kind = read_step(raw);
         if (kind == 1) {
+            if (steps == QS5_MAX_STEPS) {
+                fail("the sequence is too long: lower the model with a larger --max-length");
+            }
             qs5_step(&state, raw);
             steps++;
         } else if (steps != 0) {

@@ -45,7 +45,8 @@ void qs5_init(qs5_state *state);
 /* Before every further sequence. */
 void qs5_reset(qs5_state *state);
 
-/* One step of the sequence. */
+/* One step of the sequence. Beyond QS5_MAX_STEPS of them it changes the state but is not counted:
+ * qs5_finish then answers for the first QS5_MAX_STEPS. */
 void qs5_step(qs5_state *state, const uint8_t raw[QS5_AT_LEAST(2)]);
 
 /* The answer to the steps so far: the index of the largest logit, the first one of equals, or -1 before the first

@@ -4,7 +4,8 @@
     export(model, Path("out"), golden=Golden(sequences=..., answers=...))
 
 writes model.c, model.h, main.c, selftest.c and a Makefile. `runtime/qs5_kernels.h` has the ops; it is pasted into
-model.c, which else only declares constants and calls kernels in the order of the model's ops.
+model.c, which else only declares constants and calls kernels in the order of the model's ops. `templates/` has the
+programs around it.
 """
 
 from qs5.backends.c99.export import Export as Export, Golden as Golden, export as export

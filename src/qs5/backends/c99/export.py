@@ -1,6 +1,5 @@
 """`export`: a model as a folder of C."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from qs5.backends.c99.programs import Golden, Program, main_c, makefile, selftes
 from qs5.backends.c99.source import source
 from qs5.backends.c99.text import KEYWORDS, Names
 from qs5.errors import UserError
+from qs5.files import write_beside
 from qs5.integer.checks import check
 from qs5.integer.file import content_hash
 from qs5.integer.model import IntegerModel
@@ -55,9 +55,9 @@ def export(
         selftest=folder / "selftest.c",
         makefile=folder / "Makefile",
     )
-    _write(files.main, main_c(program))
-    _write(files.selftest, selftest_c(program, golden))
-    _write(files.makefile, makefile(name))
+    write_beside(files.main, main_c(program).encode())
+    write_beside(files.selftest, selftest_c(program, golden).encode())
+    write_beside(files.makefile, makefile(name).encode())
     return files
 
 
@@ -68,9 +68,9 @@ def write_sources(model: IntegerModel, folder: Path, *, name: str, prefix: str) 
     check(model)
     names, plan = Names(prefix), plan_of(model)
     files = Sources(folder=folder, source=folder / f"{name}.c", header=folder / f"{name}.h")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(files.header, header(plan, name=name, prefix=prefix, digest=content_hash(model), names=names))
-    _write(files.source, source(plan, name=name, prefix=prefix, names=names))
+    h_text = header(plan, name=name, prefix=prefix, digest=content_hash(model), names=names)
+    write_beside(files.header, h_text.encode())
+    write_beside(files.source, source(plan, name=name, prefix=prefix, names=names).encode())
     return files
 
 
@@ -80,14 +80,3 @@ def _require_identifier(what: str, text: str) -> None:
         raise UserError(
             f"expected a {what} of letters, digits and underscores that C can have, got {text[:60]!r}"
         )
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

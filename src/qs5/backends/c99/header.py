@@ -113,8 +113,17 @@ def _sizes(plan: Plan, P: str, digest: str) -> str:
 #define {P}_SPEC_VERSION {SPEC_VERSION}
 #define {P}_CHANNELS {m.input.out.channels}
 #define {P}_{answers} {m.output.channels}
-#define {P}_MAX_STEPS {m.max_length} /* of one sequence: for these, sums are proved not to overflow */
+#define {P}_MAX_STEPS {m.max_length} /* {_limit(m)} */
 """
+
+
+def _limit(model: IntegerModel) -> str:
+    pooled = "of one sequence: for these, sums are proved not to overflow"
+    return (
+        pooled
+        if model.final_ops
+        else "that the model was lowered for; no sum depends on them, so there may be more"
+    )
 
 
 def _tables(model: IntegerModel, prefix: str) -> str:
@@ -166,13 +175,21 @@ void {prefix}_reset({state});
         head = "/* One step: its samples in, its outputs out. */\n"
         return f"{text}{head}void {prefix}_step({state}, {raw}, {outputs});\n"
     logits = f"{answer_type(m)} logits[{P}_AT_LEAST({m.output.channels})]"
-    return f"""{text}/* One step of the sequence. */
+    return f"""{text}{_step_comment(m, P, prefix)}
 void {prefix}_step({state}, {raw});
 
 /* The answer to the steps so far: the index of the largest logit, the first one of equals, or -1 before the first
  * step. The sequence may go on. */
 int {prefix}_finish({state}, {logits});
 """
+
+
+def _step_comment(model: IntegerModel, P: str, prefix: str) -> str:
+    """What a step does, also one that is too many."""
+    if isinstance(model.final_ops[0], o.LastPool):
+        return "/* One step of the sequence. */"
+    return f"""/* One step of the sequence. Beyond {P}_MAX_STEPS of them it changes the state but is not counted:
+ * {prefix}_finish then answers for the first {P}_MAX_STEPS. */"""
 
 
 def _run(plan: Plan, prefix: str) -> str:
@@ -201,6 +218,7 @@ void {prefix}_run({head}, {scratch}, {outputs});
 """
     logits = f"{answer_type(m)} logits[{P}_AT_LEAST({m.output.channels})]"
     return f"""{text}/* A whole sequence: raw has {P}_CHANNELS samples of each of `length` steps, step by step;
- * scratch has `length` rows. Returns the index of the largest logit, the first one of equals; -1 without a step. */
+ * scratch has `length` rows. Returns the index of the largest logit, the first one of equals; -1, with logits of 0,
+ * without a step or with more than {P}_MAX_STEPS. */
 int {prefix}_run({head}, {scratch}, {logits});
 """

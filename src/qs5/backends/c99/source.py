@@ -189,10 +189,12 @@ class _Emitter:
         if isinstance(pool, o.LastPool):
             return [f"    qs5k_copy(state->last, {n}, {x});", "    state->steps = 1;"]
         width = 64 if self.plan.long_sum else 32
+        count = ["    state->steps++;", f"    qs5k_sum{width}(state->sum, {n}, {x});"]
+        if self.model.bidirectional:  # the whole sequence is known, and was refused if it is too long
+            return count
         return [
             f"    if (state->steps < {self.prefix.upper()}_MAX_STEPS) {{ /* later ones could overflow the sum */",
-            "        state->steps++;",
-            f"        qs5k_sum{width}(state->sum, {n}, {x});",
+            *(f"    {line}" for line in count),
             "    }",
         ]
 
@@ -245,6 +247,9 @@ class _Emitter:
             answer,
         ]
         lines = [f"    {self.prefix}_reset(state);"]
+        if not regression:
+            limit = f"{self.prefix.upper()}_MAX_STEPS"
+            lines.append(f"    length = length > {limit} ? 0u : length; /* too many: no answer */")
         for n, p in enumerate(self.plan.passes):
             lines += self._loop(n, p)
         if not regression:
