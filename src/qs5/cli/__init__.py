@@ -9,6 +9,7 @@ from qs5.errors import UserError
 VERBS = {
     "train": "train an S5 on a task, or continue an interrupted run",
     "quantize": "quantize a trained run: ptq, qaft, or qat from scratch",
+    "sweep": "train and quantize over a grid of settings, several runs at once, resumable",
     "lower": "turn a quantized run into an integer-only model, one file",
     "evaluate": "judge a run, an integer model or a zoo model on a split",
     "run": "predict with an integer model on a file or standard input",
