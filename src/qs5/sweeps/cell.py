@@ -129,6 +129,8 @@ def run_cell(
         info = run.read_run(folder)
         judged = methods.judge(run.read_model(folder).model, task, info=info)
         extra = judged.extra | {"recipe": cell.recipe_name, "cell": cell.name} | _parent_epochs(parent)
+        if cell.method == "qaft":
+            extra["lr_factor"] = cell.lr_factor
         record.append(folder / "records.jsonl", dataclasses.replace(judged, extra=extra))
     return result_of(folder) or {}
 
