@@ -90,7 +90,7 @@ def _cell(args: argparse.Namespace, parent: str, text: str) -> None:
         extra |= more
     with common.counting(text) as progress:
         result = methods.judge(model, task, info=info, progress=progress)
-    record.append(RECORDS, dataclasses.replace(result, extra=extra))
+    record.append(RECORDS, dataclasses.replace(result, extra=result.extra | extra))
     print(f"{args.method} {text}: {100 * result.value:.2f} %", flush=True)
 
 

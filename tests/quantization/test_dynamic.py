@@ -158,6 +158,17 @@ def test_layer_norm(with_bias: bool) -> None:
     assert_close(got.signal.value, y + bias if with_bias else y, NETWORK_TOLERANCE)
 
 
+def test_layer_norm_can_stay_float() -> None:
+    """The paper's W8A8*: products of matrices are quantized, the norm is not."""
+    x, scale = 3 * normal(1, L, B, 6) + 1, normal(2, 6)
+    norm = Norm(jnp.asarray(scale), None, None, None)
+    got, expected = (
+        a.norm("layers.0.norm", signal(x, "encoder"), norm, batch_stats=False).signal.value
+        for a in (distinct(small_config(norm="layer"), quantized_norm=False), FloatArithmetic())
+    )
+    np.testing.assert_array_equal(got, expected)
+
+
 def test_batch_norm_is_float() -> None:
     x, norm = signal(normal(1, L, B, 6), "encoder"), small_model().layers[0].norm
     got, expected = (

@@ -60,6 +60,7 @@ def test_by_hand_and_by_change() -> None:
         ("W8A8,schedule=tree", "expected schedule=sequential|parallel, got 'tree'"),
         ("W8A8,exact=true,schedule=parallel", "exact integers belong to schedule=sequential"),
         ("W8A8,quantized_backward=true", "belongs to schedule=parallel"),
+        ("W8A8,quantized_norm=false", "belongs to schedule=parallel"),
         ("", "unknown spec ''"),
     ],
 )

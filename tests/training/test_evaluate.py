@@ -8,7 +8,7 @@ from tests.support import small_model, small_task
 
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.tasks.task import Encoding, Split
-from qs5.training.evaluate import encode, evaluate, example_loss, full_batches
+from qs5.training.evaluate import confusion, encode, evaluate, example_loss, full_batches
 
 # float32 losses of size 1, summed in float64.
 TOLERANCE = 1e-5
@@ -80,3 +80,13 @@ def test_the_loss_follows_the_kind_of_target(kind: str):
     else:
         value, y = np.full((2, 3, 1), 2.0, np.float32), np.zeros((2, 3, 1), np.float32)
         np.testing.assert_allclose(example_loss(value, y, None), [4.0, 4.0], rtol=TOLERANCE)  # type: ignore[arg-type]
+
+
+def test_confusion_counts_true_classes_by_row_and_answers_by_column() -> None:
+    task = small_task()
+    answers = np.array([2, 0, 1, 1, 0, 2, 2, 0])
+    expected = [
+        [sum((task.test.y == i) & (answers == j)) for j in range(3)] for i in range(3)
+    ]  # one cell at a time
+    got = confusion(task, task.test, np.eye(3)[answers])
+    assert got is not None and [list(row) for row in got] == expected and sum(map(sum, got)) == 8

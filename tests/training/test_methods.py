@@ -42,6 +42,15 @@ def test_ptq_changes_no_parameter_and_can_be_judged_again(parent, tmp_path: Path
     first, second = (methods.judge(m, TASK, info=i) for m, i in ((model, ptq), (stored, reread)))
     assert (first.value, first.loss) == (second.value, second.loss)
     assert (second.method, second.spec) == ("ptq", "W8A8Abar16 (sequential)")
+    scale = {k: second.extra[k] for k in ("spec", "widths", "parent", "epochs", "length")}
+    assert scale == {
+        "spec": "W8A8Abar16",
+        "widths": SPEC.widths(),
+        "parent": "float",
+        "epochs": RECIPE.train.epochs,
+        "length": 12,
+    }
+    assert second.extra["model"]["H"] == model.config.H
 
 
 def test_ptq_is_not_the_float_model(parent, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.support import assert_same_bits, small_model, small_recipe, small_task
 
+from qs5.quantization.spec import spec_of, to_json as spec_to_json
 from qs5.training import record, run
 from qs5.training.methods import judge, train
 from qs5.training.run import RunError, RunInfo
@@ -184,3 +185,15 @@ def test_without_git_the_record_names_the_version(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(record.subprocess, "run", missing)
     monkeypatch.setattr(record.importlib.metadata, "version", lambda name: f"9.9 of {name}")
     assert record.commit.__wrapped__() == "version 9.9 of qs5"
+
+
+def test_a_run_of_an_earlier_version_that_knew_fewer_fields_of_a_spec_can_be_continued(
+    info: RunInfo, tmp_path: Path
+):
+    full = spec_to_json(spec_of("W8A8,schedule=parallel"))
+    earlier = {k: v for k, v in full.items() if k != "quantized_norm"}
+    run.write_run(tmp_path, dataclasses.replace(info, method="qaft", spec=earlier))
+    assert run.check_resumable(tmp_path, dataclasses.replace(info, method="qaft", spec=full))
+    other = spec_to_json(spec_of("W8A8,schedule=parallel,quantized_norm=false"))
+    with pytest.raises(RunError, match="different spec"):
+        run.check_resumable(tmp_path, dataclasses.replace(info, method="qaft", spec=other))

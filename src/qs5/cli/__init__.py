@@ -9,6 +9,7 @@ from qs5.errors import UserError
 VERBS = {
     "train": "train an S5 on a task, or continue an interrupted run",
     "quantize": "quantize a trained run: ptq, qaft, or qat from scratch",
+    "sweep": "train and quantize over a grid of settings, several runs at once, resumable",
     "lower": "turn a quantized run into an integer-only model, one file",
     "evaluate": "judge a run, an integer model or a zoo model on a split",
     "run": "predict with an integer model on a file or standard input",
@@ -16,6 +17,7 @@ VERBS = {
     "bench": "what an integer model costs on emulated microcontrollers",
     "inspect": "show every site of a run: shape, bits, scale, range, saturation",
     "list": "tasks, recipes, quantization presets, zoo models",
+    "reproduce": "a table or figure of the paper, from recorded runs",
     "demo": "train, quantize and compare, in about five minutes",
 }
 

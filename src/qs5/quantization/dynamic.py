@@ -12,7 +12,7 @@ sigmoid and the gate function h of qGELU, pooling, batch norm, discretization.
 | A * b, b a state                  | `<ssm>.state.weight`; ssm_act at `<ssm>.state`    | node; node       |
 | C.re x.re, C.im x.im              | ssm_act at `<ssm>.state_out`; `<ssm>.y.C`         | step; tensor     |
 | D u                               | ssm_act at the site of u; `<ssm>.y.D`             | step; tensor     |
-| layer norm: (x - mean) (scale / sigma) | act at the site of x, both                   | example; example |
+| layer norm: (x - mean) (scale / sigma) | act at the site of x, both (unless quantized_norm=false) | example; example |
 | qGELU: x h(x)                     | act at the site of x, both                        | example; example |
 | gate product                      | act at the site of each                           | example; example |
 
@@ -109,7 +109,7 @@ class DynamicArithmetic(Arithmetic):
 
     def norm(self, site: str, x: Signal, norm: Norm, *, batch_stats: bool) -> Normed:
         bits = self._bits[x.site]
-        if norm.mean is not None or bits is None:
+        if norm.mean is not None or bits is None or not self.spec.quantized_norm:
             return _FLOAT.norm(site, x, norm, batch_stats=batch_stats)
         # See FloatArithmetic.norm for the barrier.
         factors = layer_norm_factors(jax.lax.optimization_barrier(x.value), norm)

@@ -54,6 +54,8 @@ class QuantSpec:
     """How static scales are chosen from the calibration set."""
     quantized_backward: bool = False
     """Quantize the backward pass too, as the paper's code does (parallel only)."""
+    quantized_norm: bool = True
+    """Quantize the product in layer norm (parallel only; false: the paper's `W8A8*` and its operator ablations)."""
     exact: bool = False
     """Compute the forward pass in integers, to the bit of the integer model (sequential only)."""
     overrides: tuple[tuple[str, Bits], ...] = ()
@@ -69,6 +71,10 @@ class QuantSpec:
         if self.quantized_backward and self.schedule == "sequential":
             raise UserError(
                 "a quantized backward pass belongs to schedule=parallel; the sequential one is float"
+            )
+        if not self.quantized_norm and self.schedule == "sequential":
+            raise UserError(
+                "a float layer norm belongs to schedule=parallel; here norms follow their site's bits"
             )
         if self.exact and self.schedule == "parallel":
             raise UserError(
@@ -183,6 +189,7 @@ _CHOICES: dict[str, Mapping[str, Any]] = {
     "range_rule": {"paper": "paper", "aqt": "aqt"},
     "observer": {"minmax": "minmax", "percentile": "percentile", "mse": "mse"},
     "quantized_backward": _BOOLEAN,
+    "quantized_norm": _BOOLEAN,
     "exact": _BOOLEAN,
 }
 

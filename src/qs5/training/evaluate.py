@@ -21,11 +21,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """metric: accuracy in [0, 1], or rmse; loss: mean over examples; n: examples."""
+    """metric: accuracy in [0, 1], or rmse; loss: mean over examples; n: examples; confusion: see `confusion`."""
 
     metric: float
     loss: float
     n: int
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 def encode(x: jax.Array, encoding: Encoding) -> jax.Array:
@@ -73,8 +74,20 @@ def evaluate(
         done += n
         if progress:
             progress(done, len(split))
-    metric = score(task, split, np.concatenate(outputs))
-    return Evaluation(metric=metric, loss=loss_sum / done, n=done)
+    everything = np.concatenate(outputs)
+    metric = score(task, split, everything)
+    return Evaluation(
+        metric=metric, loss=loss_sum / done, n=done, confusion=confusion(task, split, everything)
+    )
+
+
+def confusion(task: Task, split: Split, logits: np.ndarray) -> tuple[tuple[int, ...], ...] | None:
+    """How many sequences of each class (row) were taken for each class (column); None for regression."""
+    if task.classes is None:
+        return None
+    table = np.zeros((task.d_out, task.d_out), np.int64)
+    np.add.at(table, (split.y, np.argmax(logits, axis=-1)), 1)
+    return tuple(tuple(int(n) for n in row) for row in table)
 
 
 _example_loss = jax.jit(example_loss)

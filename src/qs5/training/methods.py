@@ -24,7 +24,7 @@ from qs5.model.network import S5Model, init_model
 from qs5.quantization.build import arithmetic_for_spec
 from qs5.quantization.calibration import CalibrationStats, calibrate, plan_grids
 from qs5.quantization.grids import GridPlan
-from qs5.quantization.spec import QuantSpec, to_json
+from qs5.quantization.spec import QuantSpec, from_json, to_json
 from qs5.quantization.static import StaticArithmetic
 from qs5.tasks.batches import batches, permutation
 from qs5.tasks.task import Task
@@ -234,4 +234,23 @@ def judge(
         n=result.n,
         selection=task.selection,
         seconds=time.monotonic() - begin,
+        extra=_scale(task, info) | {"confusion": result.confusion},
     )
+
+
+def _scale(task: Task, info: run.RunInfo) -> dict[str, Any]:
+    """What a reader of a number wants to know of the run behind it: sizes, operators, how long it was trained."""
+    m = info.recipe.model
+    return {
+        "spec": "float" if info.spec is None else info.spec["name"],
+        "widths": "float" if info.spec is None else from_json(info.spec).widths(),
+        "range_rule": None if info.spec is None else info.spec["range_rule"],
+        "parent": info.parent,
+        "epochs": info.recipe.train.epochs,
+        "length": task.length,
+        # Not a path: it says where, not what; the record's `data` identifies the numbers.
+        "options": {k: v for k, v in info.recipe.data.items() if k != "path"},
+        "model": {
+            name: getattr(m, name) for name in ("layers", "H", "P", "norm", "norm_bias", "gelu", "gate")
+        },
+    }

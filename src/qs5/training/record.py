@@ -73,7 +73,9 @@ def drop_epochs(path: Path, *, first: int) -> None:
 
 def command_line() -> str:
     """How this process was called, program name without its folder."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    return " ".join([name, *sys.argv[1:]])
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from qs5.model.files import ModelFile, load_model, save_model
 from qs5.model.network import S5Model
 from qs5.quantization.build import arithmetic_for_spec
 from qs5.quantization.grids import plan_from_json
-from qs5.quantization.spec import from_json as spec_from_json
+from qs5.quantization.spec import from_json as spec_from_json, to_json as spec_to_json
 from qs5.tasks.task import Task
 from qs5.training.recipe import Recipe, parse_recipe
 
@@ -134,7 +134,7 @@ def check_resumable(folder: Path, info: RunInfo) -> bool:
     """
     if not (folder / "run.json").exists():
         return False
-    old, new = (json.loads(json.dumps(to_json(i))) for i in (read_run(folder), info))
+    old, new = (json.loads(json.dumps(to_json(_with_all_fields(i)))) for i in (read_run(folder), info))
     # The grids are a result of the run where it calibrates as it goes.
     differing = sorted(key for key in new if key != "plan" and old[key] != new[key])
     if differing:
@@ -143,3 +143,10 @@ def check_resumable(folder: Path, info: RunInfo) -> bool:
             "--out, or remove it"
         )
     return True
+
+
+def _with_all_fields(info: RunInfo) -> RunInfo:
+    """What the spec of an earlier version did not say yet has the value that it had then: the default."""
+    if info.spec is None:
+        return info
+    return dataclasses.replace(info, spec=spec_to_json(spec_from_json(info.spec)))

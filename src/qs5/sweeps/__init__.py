@@ -1,0 +1,1 @@
+"""Grids of runs: cells with an identity, run by several processes, resumable at any moment."""

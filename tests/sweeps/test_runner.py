@@ -1,0 +1,93 @@
+"""Cells in processes: each once, parents first, so many at a time. The processes here train nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.sweeps.cells import cells, failing, finish, ran, worker
+
+from qs5.sweeps.cell import Cell, failure_of, state_of
+from qs5.sweeps.runner import Listener, run_cells
+from qs5.sweeps.summary import header_of, rows_of, write_records
+
+
+def run(found: tuple[Cell, ...], folder: Path, *, jobs: int = 2, fail: str = "", retry: bool = False) -> None:
+    """Run all cells; those whose name starts with `fail` fail."""
+
+    def command(cell: Cell) -> list[str]:
+        return failing("qs5: no luck") if fail and cell.name.startswith(fail) else worker(folder, cell)
+
+    run_cells(found, folder, command=command, jobs=jobs, retry=retry)
+
+
+def test_all_cells_run_once_and_after_their_parents(tmp_path: Path):
+    found = cells("spec=W8A8,W4A8", "seed=0,1", methods=("fp", "ptq"))
+    run(found, tmp_path)
+    times = ran(tmp_path)
+    assert set(times) == {c.name for c in found}
+    for cell in found:
+        if isinstance(cell.parent, Cell):
+            assert times[cell.name][0] > times[cell.parent.name][1]
+    most = max(sum(b <= begin < e for b, e in times.values()) for begin, _ in times.values())
+    assert most == 2
+    assert {r[-1] for r in rows_of(found, tmp_path)} == {"done"}
+
+
+def test_finished_cells_are_not_run_again(tmp_path: Path):
+    found = cells("spec=W8A8,W4A8")
+    for cell in found[:2]:
+        finish(tmp_path, cell)
+    run(found, tmp_path)
+    assert set(ran(tmp_path)) == {found[2].name}
+    run(found, tmp_path)
+    assert set(ran(tmp_path)) == {found[2].name}
+
+
+def test_a_failed_cell_is_reported_and_tried_again_only_when_asked(tmp_path: Path):
+    found = cells("spec=W8A8,W4A8")
+    run(found, tmp_path, fail="ptq-W4A8")
+    assert failure_of(tmp_path / found[2].name) == {"exit_code": 1, "reason": "no luck"}
+    assert rows_of(found, tmp_path)[-1][-1] == "1 failed: no luck"
+    run(found, tmp_path)
+    assert found[2].name not in ran(tmp_path)
+    run(found, tmp_path, retry=True)
+    assert state_of(tmp_path / found[2].name) == "done" and failure_of(tmp_path / found[2].name) is None
+
+
+def test_cells_of_a_failed_parent_are_not_run(tmp_path: Path):
+    found = cells("spec=W8A8")
+    run(found, tmp_path, fail="fp")
+    assert ran(tmp_path) == {}
+    assert [r[-1] for r in rows_of(found, tmp_path)] == ["1 failed: no luck", "its float run failed"]
+
+
+def test_an_interrupted_sweep_marks_nothing_as_failed_and_leaves_nothing_running(tmp_path: Path):
+    found = cells("seed=0,1", methods=("fp",))
+
+    def interrupt(_: Cell) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(
+            found,
+            tmp_path,
+            command=lambda c: worker(tmp_path, c),
+            jobs=1,
+            listener=Listener(started=interrupt),
+        )
+    assert ran(tmp_path) == {}
+    assert {state_of(tmp_path / c.name) for c in found} == {"waiting"}
+
+
+def test_seeds_share_a_row_and_records_are_in_the_order_of_the_grid(tmp_path: Path):
+    found = cells("spec=W8A8,W4A8", "seed=0,1")
+    quantized = [c for c in found if c.method == "ptq"]
+    for cell, value in zip(quantized[:3], (0.5, 0.7, 0.25), strict=True):
+        finish(tmp_path, cell, value)
+    assert header_of(found)[:3] == ("method", "spec", "bits")
+    rows = {row[1]: row[3:] for row in rows_of(found, tmp_path)}
+    assert rows["W8A8"] == ("2/2", "60.00 %", "50.00 %", "70.00 %", "done")
+    assert rows["W4A8"] == ("1/2", "25.00 %", "25.00 %", "25.00 %", "1 to run")
+    write_records(found, tmp_path, tmp_path / "records.jsonl")
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["value"] for line in lines] == [0.5, 0.7, 0.25]
