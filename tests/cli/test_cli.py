@@ -45,8 +45,9 @@ def test_journey_from_training_to_a_judged_quantized_run(
     assert result["n"] == 269 and result["backend"] == "jax" and result["spec"] == "W4A8,exact=true"
     assert 0.0 <= result["accuracy"] <= 1.0
     assert (out / "records.jsonl").read_text().count('"split": "test"') == 1
-    assert main(["inspect", str(out), "--examples", "32"]) == 0
+    assert main(["inspect", str(out), "--examples", "32", "--save"]) == 0
     table = capsys.readouterr().out
+    assert (out / "inspection.json").is_file() and "is for qs5 report" in table
     assert "layers.0.ssm.state" in table and "W4A8,exact=true" in table
 
 
@@ -109,6 +110,8 @@ def test_own_data_from_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["evaluate", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
         (["quantize", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
         (["list", "everything"], "takes no arguments"),
+        (["inspect", "smnist-float", "--save"], "expected a run of your own with --save"),
+        (["report", "nowhere"], "expected a run (a folder with run.json), a sweep's folder or a zoo model"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(

@@ -76,6 +76,13 @@ def test_the_name_is_the_settings_and_nothing_else():
     assert len({cell.name, *(c.name for c in changed)}) == 1 + len(changed)
 
 
+def test_an_option_that_a_later_version_adds_leaves_the_names_as_they_are():
+    """A recipe that says what is the default anyway is the same cell as one that does not know the option."""
+    (plain,), (said,) = cells("seed=1", methods=("fp",)), cells("seed=1", "train.lr_min=0.0", methods=("fp",))
+    assert plain.name == said.name
+    assert "lr_min" not in plain.identity["recipe"]["train"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -17,6 +17,7 @@ VERBS = {
     "bench": "what an integer model costs on emulated microcontrollers",
     "inspect": "show every site of a run: shape, bits, scale, range, saturation",
     "list": "tasks, recipes, quantization presets, zoo models",
+    "report": "one self-contained HTML page about runs",
     "reproduce": "a table or figure of the paper, from recorded runs",
     "demo": "train, quantize and compare, in about five minutes",
 }

@@ -60,7 +60,7 @@ def _shape(site: Site) -> str:
 
 def qgelu_curves() -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[tuple[str, int], np.ndarray]]:
     """x, GELU, qGELU and qGELU as the paper's arithmetic computes it of inputs in -4..4, by range rule and bits."""
-    x = jnp.linspace(-RANGE, RANGE, 801)
+    x = jnp.linspace(-RANGE, RANGE, 401)
     curves = {}
     for rule in RULES:
         for bits in BITS:

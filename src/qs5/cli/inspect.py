@@ -7,6 +7,8 @@ import numpy as np
 import tyro
 
 from qs5.cli import common
+from qs5.cli.inspection import save_inspection
+from qs5.errors import UserError
 from qs5.model.network import S5Model
 from qs5.model.sites import Site, sites_of
 from qs5.quantization.calibration import CalibrationStats
@@ -28,16 +30,24 @@ class Arguments:
     """Where the data sets are (else $QS5_DATA)."""
     examples: int = 128
     """Training sequences over which ranges are measured."""
+    save: bool = False
+    """Also write inspection.json into the run's folder, for `qs5 report`."""
 
 
 def run(argv: list[str]) -> int:
     """Parse, measure, print."""
     name, rest = common.take_positional(argv, "qs5 inspect RUN [options]", "a run or zoo model")
     args = tyro.cli(Arguments, args=rest, prog=f"qs5 inspect {name}")
+    if args.save and common.zoo.find(name):
+        raise UserError(f"{name}: expected a run of your own with --save, got a zoo model; quantize it first")
     model, info = common.open_run(name)
     task = common.load_for_judging(info.recipe, args.data_dir, "test")
     stats = methods.calibration_stats(model, task, examples=args.examples)
     common.console.print(terminal(f"{name}: {_title(info)}", HEADER, _rows(model, info, stats)))
+    if args.save:
+        common.console.print(
+            f"{save_inspection(common.find_run(name), model, info, stats)} is for qs5 report", soft_wrap=True
+        )
     return 0
 
 

@@ -52,7 +52,8 @@ class Result:
                 if self.method == "qaft" and self.parent_epochs
                 else ""
             )
-            parts.append(f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}{more}")
+            few = f" of {self.extra['examples']} sequences" if "examples" in self.extra else ""
+            parts.append(f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}{few}{more}")
         return ", ".join(parts) or "scale not recorded"
 
 

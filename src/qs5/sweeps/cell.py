@@ -59,11 +59,15 @@ class Cell:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the result, but for data and code."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields = {k: v for k, v in fields.items() if k not in ("settings", "recipe_name")}
+        """Everything that decides the result, but for data and code.
+
+        Without what has its default: a version of qs5 with one option more finds the cells of this one.
+        """
+        recipe = {"task": self.recipe.task, "data": self.recipe.data}
+        recipe |= {name: _set_values(getattr(self.recipe, name)) for name in ("model", "train")}
         parent = self.parent.name if isinstance(self.parent, Cell) else self.parent
-        return fields | {"recipe": dataclasses.asdict(self.recipe), "parent": parent}
+        fields = {k: v for k, v in _set_values(self).items() if k not in ("settings", "recipe_name")}
+        return fields | {"recipe": recipe, "parent": parent}
 
     @functools.cached_property
     def name(self) -> str:
@@ -71,6 +75,12 @@ class Cell:
         text = json.dumps(self.identity, sort_keys=True)
         head = [] if self.spec is None else [self.spec.split(",")[0].replace("=", "")]
         return "-".join([self.method, *head, f"s{self.seed}", hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _set_values(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults."""
+    values = {f.name: (getattr(options, f.name), f.default) for f in dataclasses.fields(options)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def result_of(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,34 @@
+"""`qs5 report RUNS... -o report.html`: one page about runs, from the files that lie beside them."""
+
+import argparse
+from pathlib import Path
+
+from qs5 import zoo
+from qs5.files import write_beside
+from qs5.reports.page import render
+from qs5.reports.runs import read_runs
+
+
+def run(argv: list[str]) -> int:
+    """Parse, read, write the page. Loads no model."""
+    args = _parser().parse_args(argv)
+    runs = [run for name in args.runs for run in read_runs(zoo.find(name) or Path(name), name)]
+    from qs5.training import record
+
+    title = args.title or f"qs5: {', '.join(args.runs)}"
+    page = render(runs, command=record.command_line(), commit=record.commit(), title=title)
+    write_beside(args.out, page.encode())
+    print(f"{args.out}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(page.encode()) / 1000:.0f} kB")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qs5 report",
+        description="one self-contained HTML page: curves, accuracy against bits, ranges, eigenvalues, sizes. Judge "
+        "the runs first (qs5 evaluate RUN) and collect what is inside them (qs5 inspect RUN --save)",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs, folders of sweeps, zoo models")
+    parser.add_argument("-o", "--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--title")
+    return parser

@@ -1,0 +1,196 @@
+"""The report: from files alone, to one page that needs nothing else."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.reports.test_results import line
+from tests.support import small_config, small_model, small_recipe, small_task
+
+from qs5.cli import main
+from qs5.cli.inspection import save_inspection
+from qs5.model.sites import sites_of
+from qs5.quantization.calibration import CalibrationStats
+from qs5.quantization.site_report import eigenvalues, weight_arrays
+from qs5.quantization.spec import spec_of
+from qs5.reports import svg
+from qs5.reports.page import render
+from qs5.reports.runs import RunData, read_runs, weights_of
+from qs5.training import methods, run
+
+VOID = {"meta", "br", "line", "circle", "rect", "polyline"}
+
+
+class Checker(HTMLParser):
+    """Every tag that is opened is closed, and nothing points outside of the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "img", "iframe")
+        assert not {"src", "href", "onclick"} & {name for name, _ in attrs}
+        self.found.append(tag)
+        if tag not in VOID or tag == "circle":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+TASK = small_task()
+MODEL = small_model(d_in=1, d_out=3, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def stats() -> CalibrationStats:
+    return methods.calibration_stats(MODEL, TASK)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, stats: CalibrationStats) -> Path:
+    """A float run with two epochs on record and a quantized one, judged and inspected, without any training."""
+    root = tmp_path_factory.mktemp("runs")
+    info = run.info_of(run.complete(small_recipe(), TASK), TASK)
+    run.write_run(root / "float", info, MODEL)
+    quantized = methods.ptq(MODEL, TASK, spec_of("W4A8"), parent=info, name="float", out=root / "w4a8")
+    for name, i in (("float", info), ("w4a8", quantized)):
+        save_inspection(root / name, MODEL, i, stats)
+        judged = line(task="small", method=i.method, value=0.625, loss=0.5, machine="m", time="t", epoch=None)
+        judged["extra"] = {"confusion": [[2, 1, 0], [0, 2, 0], [1, 1, 1]]}
+        epochs = [judged | {"epoch": e, "split": "validation", "train_loss": 1.0 / e} for e in (1, 2)]
+        records = [*(epochs if name == "float" else []), judged]
+        (root / name / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return root
+
+
+def page_of(runs: list[RunData]) -> str:
+    text = render(runs, command="qs5 report", commit="abc", title="<title> & more")
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    assert "http" not in text and "url(" not in text and "@import" not in text
+    return text
+
+
+def test_the_page_shows_what_the_files_hold(folder: Path):
+    runs = read_runs(folder, "runs")
+    assert [r.name for r in runs] == ["float", "w4a8"]
+    text = page_of(runs)
+    assert "&lt;title&gt; &amp; more" in text
+    judged = runs[1].judged
+    assert judged is not None and f"{100 * judged['value']:.2f} %" in text
+    assert text.count("<polyline") == 3  # two losses and a metric
+    assert text.count('aria-label="eigenvalues of layer') == 4
+    assert text.count('aria-label="moduli of layer') == 4
+    assert text.count('class="spark"') == 2 * len(sites_of(small_config(d_in=1, d_out=3)))
+    assert text.count('aria-label="confusion matrix"') == 2
+    first = re.findall(r"<t[hd]>(.*?)</t[hd]>", text)[:30]
+    values = dict(zip(first[:10], first[20:30], strict=True))
+    assert (values["run"], values["method"], values["spec"]) == ("w4a8", "ptq", "W4A8")
+    assert values["test"] == f"{100 * judged['value']:.2f} %"
+    assert "started from <code>float</code>" in text and "outside" in text
+
+
+def test_a_run_that_was_neither_judged_nor_inspected_says_how(folder: Path, tmp_path: Path):
+    (tmp_path / "run.json").write_text((folder / "float" / "run.json").read_text())
+    text = page_of(read_runs(tmp_path, "bare"))
+    assert "not judged" in text and "qs5 inspect bare --save" in text
+
+
+def test_sizes_are_those_of_the_weights_themselves():
+    for changes in (
+        {},
+        {"bidirectional": True, "activation": "full_glu", "head": "retrieval"},
+        {"conj_sym": False},
+    ):
+        config = small_config(**changes)
+        sizes = dict.fromkeys("abcd", 0) | {"dense": 0}
+        for site in sites_of(config):
+            if site.is_weight:
+                sizes[site.role] += int(np.prod(site.shape))
+        assert weights_of(vars(config)) == sizes
+
+
+def test_inspection_counts_every_value_once(folder: Path, stats: CalibrationStats):
+    found = json.loads((folder / "w4a8" / "inspection.json").read_text())
+    weights = weight_arrays(MODEL)
+    assert [site["site"] for site in found["sites"]] == [s.name for s in sites_of(MODEL.config)]
+    for site in found["sites"]:
+        values = weights[site["site"]] if "size" in site else stats.ranges[site["site"]].sample
+        assert sum(site["histogram"]) == np.size(values)
+        assert ("saturated" in site) == (site["site"] in stats.ranges)
+        assert site["largest"] == pytest.approx(float(np.max(np.abs(values))), rel=1e-6) or "size" not in site
+    assert (found["parameters"], found["examples"]) == (MODEL.parameter_count, stats.examples)
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "parallel"])
+def test_eigenvalues_after_quantization_lie_on_the_grid_of_the_spec(schedule: str):
+    model = small_model()
+    for before, after in eigenvalues(model, spec_of(f"W4A8,schedule={schedule}")):
+        assert after is not None and before.shape == after.shape == (4, 2)
+        for columns in [[0, 1]] if schedule == "sequential" else [[0], [1]]:
+            step = np.max(np.abs(before[:, columns])) / 7.0
+            codes = after[:, columns] / step
+            np.testing.assert_allclose(codes, np.round(codes), atol=2e-3)  # the step is a 15-bit multiplier
+            assert np.max(np.abs(after[:, columns] - before[:, columns])) <= 0.51 * step
+    assert all(after is None for _, after in eigenvalues(model, None))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (93, 107, [94, 96, 98, 100, 102, 104, 106])],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]):
+    assert svg.ticks(low, high) == pytest.approx(expected)
+
+
+def test_charts_are_well_formed_and_keep_points_inside():
+    series = svg.Series(
+        label="a<b", x=[1, 2, 3], y=[0.1, float("nan"), 0.3], marks=True, names=["<1>", "2", "3"]
+    )
+    line = svg.Series(label="b", x=[1, 2, 3], y=[5, 6, 7])
+    root = ET.fromstring(svg.chart([series, line], x="x", y="y", log_x=True, title='"t"'))
+    marks = [e for e in root.iter() if e.tag == "circle"]
+    assert len(marks) == 3  # two points, what is not finite is left out, and one in the legend
+    for mark in marks[:2]:
+        assert (
+            svg.LEFT <= float(mark.attrib["cx"]) <= svg.WIDTH and 0 <= float(mark.attrib["cy"]) <= svg.HEIGHT
+        )
+    assert svg.chart([], x="x", y="y") == ""
+    disc = ET.fromstring(svg.unit_disc([[0.5, 0.5]], [[0.9, 0.9], [0.1, 0.0]], "t"))
+    assert [e.attrib["fill"] for e in disc.iter() if e.attrib.get("r") == "2.2"] == [
+        "#c00000",
+        svg.COLOURS[1],
+    ]
+    ET.fromstring(svg.confusion([[3, 0], [1, 2]], ["yes & no", "b"]))
+    ET.fromstring(svg.histogram([0, 4, 1], reach=1.25, limits=True))
+
+
+def test_on_the_command_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run_python: Any
+):
+    out = tmp_path / "report.html"
+    code = (
+        "import sys; from pathlib import Path; from qs5.reports import page, runs;"
+        f"found = runs.read_runs(Path({str(folder)!r}), 'runs');"
+        "page.render(found, command='', commit='', title=''); print('jax' in sys.modules)"
+    )
+    assert run_python(code).strip() == "False"
+    assert main(["report", str(folder / "w4a8"), "smnist-float", "-o", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(f"{out}: 2 runs")
+    assert re.search(r"<h2>smnist-float</h2>", out.read_text())
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "none.html")]) == 2
+    assert (
+        "expected a run (a folder with run.json), a sweep's folder or a zoo model" in capsys.readouterr().err
+    )
