@@ -37,7 +37,7 @@ demo: $(stamp) ## train on digits, quantize, and judge the sMNIST model: about f
 	$(bin)/qs5 demo
 
 test: $(stamp) ## the tests, without the slow ones
-	$(bin)/python -m pytest -m "not slow and not exhaustive" -n $(TEST_JOBS) --dist loadfile
+	$(bin)/python -m pytest -m "not slow and not exhaustive" -n $(TEST_JOBS) --dist worksteal
 
 test-slow: $(stamp) ## the slow tests; the outcome is kept in results/test-slow.txt
 	@$(call recorded,slow)

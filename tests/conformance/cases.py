@@ -1,7 +1,7 @@
 """Random networks, specs and inputs that every backend must agree on, each from one seed."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import equinox as eqx
@@ -109,8 +109,12 @@ def _sites(
     return seen
 
 
+@cache
 def random_case(seed: int, *, large: bool = False) -> Case:
-    """Every choice that a lowered model can have, drawn at random. large: H >= 96 and P >= 128."""
+    """Every choice that a lowered model can have, drawn at random. large: H >= 96 and P >= 128.
+
+    The same object for the same seed: what it computes, it computes once for all tests of a process.
+    """
     rng = np.random.default_rng(1000 + seed)
 
     def pick(*choices: Any) -> Any:

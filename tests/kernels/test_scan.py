@@ -1,5 +1,6 @@
 """The native recurrence against `scan_sequential`: values and gradients; rounded states to the bit."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -37,10 +38,16 @@ def _assert_close(mine: Any, theirs: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=0.0, atol=TOLERANCE * float(jnp.max(jnp.abs(b))))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("L", "B", "M"), SIZES)
-def test_values_and_gradients(L: int, B: int, M: int, reverse: bool) -> None:
-    inputs = _problem(L, B, M)
+def _by_turns(*choices: tuple[Any, ...]) -> list[Any]:
+    """Every size, and every choice of each kind, by turns; the full product is slow."""
+    product = list(itertools.product(SIZES, *choices))
+    quick = [(size, *(kind[i % len(kind)] for kind in choices)) for i, size in enumerate(SIZES)]
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in product]
+
+
+@pytest.mark.parametrize(("size", "reverse"), _by_turns((False, True)))
+def test_values_and_gradients(size: tuple[int, int, int], reverse: bool) -> None:
+    inputs = _problem(*size)
 
     def probe(scan: Any) -> Any:
         def loss(a: Complex, b: jax.Array, x0: jax.Array) -> Any:
@@ -52,12 +59,13 @@ def test_values_and_gradients(L: int, B: int, M: int, reverse: bool) -> None:
     _assert_close(probe(scan_native), probe(scan_sequential))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("L", "B", "M"), SIZES)
-@pytest.mark.parametrize(("bits", "exponent"), [(16, -12), (8, -3), (24, -18)])
-def test_rounded_states_to_the_bit(L: int, B: int, M: int, bits: int, exponent: int, reverse: bool) -> None:
-    a, b, x0 = _problem(L, B, M)
-    step = jnp.exp2(exponent - jnp.arange(2.0 * M) % 3.0)
+@pytest.mark.parametrize(
+    ("size", "grid", "reverse"), _by_turns(((16, -12), (8, -3), (24, -18)), (False, True))
+)
+def test_rounded_states_to_the_bit(size: tuple[int, int, int], grid: tuple[int, int], reverse: bool) -> None:
+    a, b, x0 = _problem(*size)
+    bits, exponent = grid
+    step = jnp.exp2(exponent - jnp.arange(2.0 * size[2]) % 3.0)
     high = 2 ** (bits - 1) - 1
 
     def native_scan(a: Complex, b: jax.Array, x0: jax.Array) -> jax.Array:

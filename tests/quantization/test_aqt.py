@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from aqt.jax.v2 import aqt_dot_general
+from tests.grades import graded
 
 from qs5.model.discretize import Complex
 from qs5.numerics.formats import RangeRule
@@ -76,7 +77,7 @@ def test_matrix_products_and_their_quantized_gradients(
         assert float(jnp.abs(expected[0] - a @ b).max()) > 0.1
 
 
-@pytest.mark.parametrize("widths", [(8, 8), (4, 8), (2, 8)])
+@pytest.mark.parametrize("widths", graded([((4, 8),), ((8, 8),), ((2, 8),)], quick=1, slow=2))
 def test_the_scan_and_its_quantized_gradients(widths: tuple[int, int], rng: np.random.Generator) -> None:
     """The combine of the paper's code, mapped over steps and over sequences, which share Lambda-bar.
 

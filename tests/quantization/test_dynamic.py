@@ -3,6 +3,7 @@
 Every operation is compared with loops in float64, under a spec in which no two components have the same bits.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -332,6 +333,7 @@ def gradient_of() -> Any:
     model = small_model(**changes)
     x = jnp.swapaxes(small_inputs(), 0, 1)
 
+    @functools.cache
     def gradient(spec: QuantSpec | None) -> Any:
         arithmetic = FloatArithmetic() if spec is None else DynamicArithmetic.of(spec, model.config)
         loss = lambda m: jnp.sum(jnp.sin(forward(m, x, arithmetic=arithmetic).value))  # noqa: E731

@@ -125,14 +125,18 @@ class Arithmetic(abc.ABC):
     def leave(self, x: Signal) -> jax.Array:
         """The real values of the network's output."""
 
+
+class LayerArithmetic(Arithmetic):
+    """One that can also compute a layer of the common kind in one piece."""
+
     @property
+    @abc.abstractmethod
     def takes_whole_layers(self) -> bool:
         """Whether `whole_layer` is to be used in place of a layer's single operations, where the layer allows."""
-        return False
 
+    @abc.abstractmethod
     def whole_layer(self, name: str, x: Signal, layer: WholeLayer, *, batch_stats: bool) -> WholeResult:
         """A layer in one operation, with the same result as from its single operations."""
-        raise NotImplementedError
 
 
 def project_in(u: jax.Array, B_bar: Complex) -> jax.Array:
@@ -196,7 +200,7 @@ def pair_features(x: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class FloatArithmetic(Arithmetic):
+class FloatArithmetic(LayerArithmetic):
     """The float model. `scan`: a function of `qs5.model.recurrence`, which is then composed from JAX operations;
     None: native kernels for whole layers where they exist, else the backend's default scan."""
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from qs5.model.arithmetic import Arithmetic, Signal, WholeResult, dropout_mask
+from qs5.model.arithmetic import Arithmetic, LayerArithmetic, Signal, WholeResult, dropout_mask
 from qs5.model.config import ModelConfig
 from qs5.model.discretize import Complex
 from qs5.model.norms import BatchStatistics, Norm, init_norm
@@ -67,8 +67,8 @@ def layer_forward(
 ) -> LayerOutput:
     """x + activation(SSM(norm(x))), or norm(x + activation(SSM(x))) for a post-norm layer."""
     A, c = context.arithmetic, context.config
-    if A.takes_whole_layers and _is_whole(layer, x, c):
-        return LayerOutput(*_whole_layer(layer, x, context=context, name=name, key=key, x0=x0))
+    if isinstance(A, LayerArithmetic) and A.takes_whole_layers and _is_whole(layer, x, c):
+        return LayerOutput(*_whole_layer(A, layer, x, context=context, name=name, key=key, x0=x0))
     u, statistics = x, None
     if c.prenorm:
         u, statistics = A.norm(f"{name}.norm", x, layer.norm, batch_stats=context.batch_stats)
@@ -81,13 +81,20 @@ def layer_forward(
 
 
 def _is_whole(layer: Layer, x: Signal, c: ModelConfig) -> bool:
-    """Whether `Arithmetic.whole_layer` covers this layer."""
+    """Whether `LayerArithmetic.whole_layer` covers this layer."""
     covered = c.prenorm and not c.bidirectional and c.activation == "half_glu1" and layer.gate is not None
     return covered and x.value.ndim == 3 and x.value.dtype == jnp.float32
 
 
 def _whole_layer(
-    layer: Layer, x: Signal, *, context: Context, name: str, key: jax.Array | None, x0: jax.Array | None
+    A: LayerArithmetic,
+    layer: Layer,
+    x: Signal,
+    *,
+    context: Context,
+    name: str,
+    key: jax.Array | None,
+    x0: jax.Array | None,
 ) -> WholeResult:
     """The same as `layer_forward` composes, as one operation."""
     c, ssm = context.config, layer.ssm
@@ -109,7 +116,7 @@ def _whole_layer(
         masks=(masks[0], masks[1]),
         x0=x0,
     )
-    return context.arithmetic.whole_layer(name, x, whole, batch_stats=context.batch_stats)
+    return A.whole_layer(name, x, whole, batch_stats=context.batch_stats)
 
 
 def _activate(layer: Layer, y: Signal, *, context: Context, name: str, key: jax.Array | None) -> Signal:

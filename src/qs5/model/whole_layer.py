@@ -1,6 +1,6 @@
 """A residual layer through the native kernel (`qs5.kernels.layer`): from the network's terms to the kernel's.
 
-The network composes a layer from the operations of an `Arithmetic`; one that `takes_whole_layers` gets the common
+The network composes a layer from the operations of an `Arithmetic`; a `LayerArithmetic` gets the common
 kind of layer (pre-norm, one direction, half_glu1) in one piece instead, and hands its weights to `compute`.
 """
 

@@ -21,7 +21,7 @@ import numpy as np
 from qs5.kernels import native
 from qs5.kernels.layer import SITES
 from qs5.model import arithmetic as floats
-from qs5.model.arithmetic import Arithmetic, Normed, Signal, WholeResult
+from qs5.model.arithmetic import LayerArithmetic, Normed, Signal, WholeResult
 from qs5.model.config import Pooling
 from qs5.model.discretize import Complex
 from qs5.model.norms import Norm, batch_statistics, fold, layer_norm, per_channel, running
@@ -51,7 +51,7 @@ STATE_SITES = ("ssm.Bu", "ssm.state", "ssm.state_out")
 
 
 @dataclass(frozen=True)
-class StaticArithmetic(Arithmetic):
+class StaticArithmetic(LayerArithmetic):
     """Operations on the grids of a `GridPlan`; weights by the bits of a `QuantSpec`. Hashable.
 
     Build it with `quantization.build.arithmetic_for_spec`.
