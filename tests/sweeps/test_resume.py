@@ -20,7 +20,7 @@ SWEEP = [
     "sweep", "digits", "--method", "fp,ptq,qaft", "--grid", "spec=W4A8", "seed=0", "qaft.epochs=30",
     "model.layers=1", "model.H=8", "model.P=8", "train.epochs=30", "train.warmup_epochs=0",
 ]  # fmt: skip
-CHANGING = {"seconds", "time", "command", "commit", "machine"}
+CHANGING = {"seconds", "time", "command", "commit", "machine", "peak_mib"}
 
 
 def start(folder: Path, repository: Path) -> subprocess.Popen[bytes]:

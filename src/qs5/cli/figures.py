@@ -1,5 +1,7 @@
 """What the figures show of the code itself: the wiring of a network's sites, qGELU at a few bits."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -58,6 +60,7 @@ def _shape(site: Site) -> str:
     return "x".join(str(n) for n in site.shape)
 
 
+@functools.cache
 def qgelu_curves() -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[tuple[str, int], np.ndarray]]:
     """x, GELU, qGELU and qGELU as the paper's arithmetic computes it of inputs in -4..4, by range rule and bits."""
     x = jnp.linspace(-RANGE, RANGE, 401)
