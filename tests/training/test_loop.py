@@ -221,7 +221,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_valid_steps():
     def loss(x: jax.Array, y: jax.Array) -> jax.Array:
         return batch_loss(
             model, x, y, jnp.asarray(lengths), jax.random.key(0),
-            arithmetic=FloatArithmetic(), encoding=encoding, batch_stats=True,
+            arithmetic=FloatArithmetic(), encoding=encoding, loss="mse", batch_stats=True,
         )[0]  # fmt: skip
 
     out = forward(model, np.swapaxes(0.5 * x + 0.25, 0, 1), arithmetic=FloatArithmetic())

@@ -90,7 +90,7 @@ def forward(
     states: state before the first step, (B, S) a layer (forward scans); zeros if None.
     """
     c = model.config
-    context = Context(arithmetic, c, batch_stats)
+    context = Context(arithmetic, c, batch_stats, lengths)
     keys = [None] * c.layers if key is None else list(jax.random.split(key, c.layers))
     starts = [None] * c.layers if states is None else list(states)
     h = arithmetic.enter("input", x)

@@ -15,7 +15,7 @@ from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic
 from qs5.model.network import S5Model, batch_major, forward, trainable, with_statistics
 from qs5.tasks.batches import batches, permutation
-from qs5.tasks.task import Encoding, Task
+from qs5.tasks.task import Encoding, Loss, OneHot, Task
 from qs5.training.checkpoints import Checkpoints, TrainState
 from qs5.training.evaluate import encode, evaluate, example_loss
 from qs5.training.optimizer import make_optimizer
@@ -75,7 +75,7 @@ def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) 
         def loss_of(trained: S5Model) -> tuple[jax.Array, Any]:
             return batch_loss(
                 eqx.combine(trained, fixed), x, y, lengths, key,
-                arithmetic=arithmetic, encoding=task.encoding, batch_stats=batch_stats,
+                arithmetic=arithmetic, encoding=task.encoding, loss=task.loss, batch_stats=batch_stats,
             )  # fmt: skip
 
         (loss, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
@@ -94,7 +94,8 @@ def batch_loss(
     key: jax.Array,
     *,
     arithmetic: Arithmetic,
-    encoding: Encoding,
+    encoding: Encoding | OneHot,
+    loss: Loss,
     batch_stats: bool,
 ) -> tuple[jax.Array, Any]:
     """Mean loss of a raw batch (B, L, D) in training mode, with batch norm's statistics."""
@@ -107,7 +108,7 @@ def batch_loss(
         batch_stats=batch_stats,
     )
     value = batch_major(out.value, model.config)
-    return jnp.mean(example_loss(value, y, lengths)), out.statistics
+    return jnp.mean(example_loss(value, y, lengths, loss)), out.statistics
 
 
 def initial_state(model: S5Model, optimizer: optax.GradientTransformation, task: Task) -> TrainState:
