@@ -82,3 +82,21 @@ def _archive(files: dict[str, bytes]) -> bytes:
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+LISTOPS = {
+    "basic_train.tsv": [("( ( ( [MAX 2 ) 9 ) ] )", 9), ("5", 5), ("( ( ( [SM 6 ) 5 ) ] )", 1), ("0", 0)],
+    "basic_val.tsv": [("( ( ( [MED 6 ) 3 ) ] )", 4)],
+    "basic_test.tsv": [
+        ("( ( ( [MAX 2 ) ( ( ( [MIN 4 ) 7 ) ] ) ) ] )", 4),
+        ("( " * 12 + "[SM 1 ) 2 ) 3 ) 4 ) 5 ) 6 ) 7 ) 8 ) 9 ) 0 ) 0 ) ] )", 5),
+    ],
+}
+
+
+def listops_files(base: Path) -> None:
+    """The arena's three files, with the line ends of Python's csv writer, by which they were written."""
+    base.mkdir(parents=True, exist_ok=True)
+    for name, rows in LISTOPS.items():
+        lines = ["Source\tTarget", *(f"{source}\t{target}" for source, target in rows)]
+        (base / name).write_bytes("".join(f"{line}\r\n" for line in lines).encode())

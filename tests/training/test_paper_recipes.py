@@ -36,6 +36,7 @@ class Paper(NamedTuple):
 
 PAPER = [
     Paper("text", originals.imdb_folder, 1_321_154, 4096),
+    Paper("listops", originals.listops_files, 188_490, 2048),
     Paper("scifar", originals.cifar_folder, 5_133_706, 1024),
 ]
 IDS = [paper.recipe for paper in PAPER]

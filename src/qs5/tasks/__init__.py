@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from qs5.tasks.custom import load_custom
 from qs5.tasks.digits import load_digits
 from qs5.tasks.errors import DataError
+from qs5.tasks.listops import load_listops
 from qs5.tasks.scifar import load_scifar
 from qs5.tasks.smnist import load_smnist
 from qs5.tasks.task import Encoding, OneHot, Split, Task
@@ -18,6 +19,7 @@ __all__ = ["DataError", "Encoding", "OneHot", "Split", "Task", "load", "loader",
 _LOADERS: dict[str, Callable[..., Task]] = {
     "digits": load_digits,
     "smnist": load_smnist,
+    "listops": load_listops,
     "text": load_text,
     "scifar": load_scifar,
     "custom": load_custom,
