@@ -178,9 +178,10 @@ def test_nodes_have_the_arenas_distribution():
         ({"max_depth": 2}, "expected expressions longer than 500 tokens to exist, got a longest one of 12"),
     ],
 )
-def test_impossible_options_are_refused(options: dict, message: str):
+def test_impossible_options_are_refused(options: dict, message: str, tmp_path: Path):
     with pytest.raises(DataError, match=message):
-        ListOpsOptions(**options)
+        make(tmp_path, ListOpsOptions(**options))
+    assert not list(tmp_path.iterdir())
 
 
 def test_too_few_expressions_are_an_error(tmp_path: Path):

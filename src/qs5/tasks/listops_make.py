@@ -41,23 +41,23 @@ class ListOpsOptions:
     max_args: int = 10
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        counts = (self.train, self.validation, self.test)
-        if (
-            min(counts) < 1
-            or self.max_depth < 1
-            or self.max_args < 2
-            or self.max_length - self.min_length < 2
-        ):
-            raise DataError(
-                "listops: expected counts and depth of at least 1, max_args of at least 2 and room between "
-                f"min_length and max_length, got {self}; correct the options"
-            )
-        if self.min_length >= longest(self.max_depth, self.max_args):
-            raise DataError(
-                f"listops: expected expressions longer than {self.min_length} tokens to exist, got a longest one of "
-                f"{longest(self.max_depth, self.max_args)}; raise max_depth or max_args, or lower min_length"
-            )
+
+def check_options(o: ListOpsOptions) -> None:
+    """Raises DataError when there is no expression within the limits."""
+    if (
+        min(o.train, o.validation, o.test, o.max_depth) < 1
+        or o.max_args < 2
+        or o.max_length - o.min_length < 2
+    ):
+        raise DataError(
+            "listops: expected counts and depth of at least 1, max_args of at least 2 and room between "
+            f"min_length and max_length, got {o}; correct the options"
+        )
+    if o.min_length >= longest(o.max_depth, o.max_args):
+        raise DataError(
+            f"listops: expected expressions longer than {o.min_length} tokens to exist, got a longest one of "
+            f"{longest(o.max_depth, o.max_args)}; raise max_depth or max_args, or lower min_length"
+        )
 
 
 def longest(max_depth: int, max_args: int) -> int:
@@ -120,7 +120,9 @@ def make(
     """Write the three files into `folder`, with a note beside them of what they are; their paths by split.
 
     progress: called with (expressions drawn, expressions in all). The result is a function of the options alone.
+    Raises DataError when there are no, or not enough, expressions within the limits.
     """
+    check_options(options)
     sizes = {"train": options.train, "validation": options.validation, "test": options.test}
     total = sum(sizes.values())
     rng, found, repeated = random.Random(options.seed), dict[str, int](), 0
