@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests import originals
 
+from qs5 import tasks
 from qs5.cli import main
 
 
@@ -18,6 +20,15 @@ def test_made_files_pass_the_check(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["data", "check", "listops", "--data-dir", out, "--data", "length=32"]) == 0
     table = capsys.readouterr().out
     assert "listops-qs5" in table and "differs" not in table
+
+
+def test_a_made_series_is_read_as_custom_data(tmp_path: Path):
+    out = tmp_path / "mg.npz"
+    assert main(["data", "make", "mackey_glass", "--out", str(out), "--tau", "1", "--form", "ahead"]) == 0
+    mine, made = tasks.load("custom", path=str(out)), tasks.load("mackey_glass", tau=1, form="ahead")
+    for split in made.splits:
+        np.testing.assert_array_equal(mine.splits[split].x, made.splits[split].x)
+        np.testing.assert_array_equal(mine.splits[split].y, made.splits[split].y)
 
 
 def test_a_data_set_with_a_part_missing_fails_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

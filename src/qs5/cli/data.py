@@ -4,17 +4,17 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
 from qs5.cli import common
 from qs5.errors import UserError
 from qs5.reports.tables import terminal
-from qs5.tasks import checks
+from qs5.tasks import Split, checks
 from qs5.tasks.listops_make import ListOpsOptions
 
-USAGE = "qs5 data check TASK [options], or qs5 data make listops --out DIR [options]"
+USAGE = "qs5 data check TASK [options], or qs5 data make KIND --out PATH [options]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,18 @@ class MakeListOps(ListOpsOptions):
 
     out: Path
     """The folder; give it as --data-dir to train on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeMackeyGlass:
+    """Write the series of `mackey_glass` as an .npz file of x and y of every split, as `custom` reads it."""
+
+    out: Path
+    """The .npz file."""
+    tau: float = 17.0
+    form: Literal["delayed", "ahead"] = "delayed"
+    """delayed: the paper's ten channels. ahead: one channel, without copies of the inputs in the targets."""
+    seed: int = 0
 
 
 def run(argv: list[str]) -> int:
@@ -83,6 +95,28 @@ def _listops(args: MakeListOps, progress: Progress) -> list[Path]:
     return list(make(args.out, ListOpsOptions(**fields), progress=progress).values())
 
 
+def _mackey_glass(args: MakeMackeyGlass, progress: Progress) -> list[Path]:
+    import io
+
+    import numpy as np
+
+    from qs5.files import write_beside
+    from qs5.tasks.mackey_glass import load_mackey_glass
+
+    task = load_mackey_glass(tau=args.tau, form=args.form, seed=args.seed)
+    arrays = {f"{name}_{split}": array for split, part in task.splits.items() for name, array in _xy(part)}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_beside(args.out, content.getvalue())
+    progress(1, 1)
+    return [args.out]
+
+
+def _xy(split: Split) -> list[tuple[str, Any]]:
+    return [("x", split.x), ("y", split.y)]
+
+
 MAKERS: dict[str, tuple[type, Callable[[Any, Progress], list[Path]]]] = {
     "listops": (MakeListOps, _listops),
+    "mackey_glass": (MakeMackeyGlass, _mackey_glass),
 }

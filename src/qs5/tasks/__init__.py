@@ -9,6 +9,7 @@ from qs5.tasks.custom import load_custom
 from qs5.tasks.digits import load_digits
 from qs5.tasks.errors import DataError
 from qs5.tasks.listops import load_listops
+from qs5.tasks.mackey_glass import load_mackey_glass
 from qs5.tasks.scifar import load_scifar
 from qs5.tasks.smnist import load_smnist
 from qs5.tasks.task import Encoding, OneHot, Split, Task
@@ -22,6 +23,7 @@ _LOADERS: dict[str, Callable[..., Task]] = {
     "listops": load_listops,
     "text": load_text,
     "scifar": load_scifar,
+    "mackey_glass": load_mackey_glass,
     "custom": load_custom,
 }
 
