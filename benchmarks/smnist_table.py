@@ -14,6 +14,7 @@ takes a part of one.
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,8 @@ def _show() -> None:
         found = [r for r in records if r["method"] == method and r["extra"].get("spec") == text]
         if not found:
             return percent(None)
+        if not math.isfinite(found[-1]["loss"]):
+            return "diverged (NaN)"
         examples = found[-1]["extra"].get("examples")
         return percent(found[-1]["value"]) + (f" ({examples:,} images)" if examples else "")
 

@@ -99,7 +99,7 @@ def _step(arithmetic: Arithmetic, model: S5Model, x: jax.Array, y: jax.Array) ->
         def loss(trained: S5Model) -> Any:
             return batch_loss(
                 eqx.combine(trained, fixed), x, y, None, key,
-                arithmetic=arithmetic, encoding=encoding, batch_stats=batch_stats,
+                arithmetic=arithmetic, encoding=encoding, loss="cross_entropy", batch_stats=batch_stats,
             )  # fmt: skip
 
         return jax.value_and_grad(loss, has_aux=True)(trained)

@@ -1,5 +1,7 @@
 """The whole network: axes, padding, pooling, heads, carried state, dropout."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -53,12 +55,24 @@ def test_padding_does_not_change_the_logits(pooling: Pooling, norm: NormKind):
     assert (np.abs(np.asarray(changed - logits)).max(axis=1) > 1e-3).all()
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
-def test_padded_sequence_is_the_sequence_cut_to_its_length(pooling: Pooling):
-    model, x = small_model(pooling=pooling), small_inputs()
+@pytest.mark.parametrize(
+    "changes", [{}, {"pooling": "last"}, {"bidirectional": True}, {"bidirectional": True, "prenorm": False}]
+)
+def test_padded_sequence_is_the_sequence_cut_to_its_length(changes: dict[str, Any]):
+    model, x = small_model(**changes), small_inputs()
     logits = call(model, x, LENGTHS)
     for n in (1, 2):
         assert_close(logits[n : n + 1], model(x[n : n + 1, : LENGTHS[n]]))
+
+
+def test_padding_that_is_fed_reaches_the_reverse_scan():
+    """As in the official code: the same sequence gives other logits in a longer batch."""
+    fed, x = small_model(bidirectional=True, padding="fed"), small_inputs()
+    masked = S5Model(**{**vars(fed), "config": fed.config.replace(padding="masked")})
+    np.testing.assert_array_equal(call(fed, x), call(masked, x))
+    assert np.abs(np.asarray(call(fed, x, LENGTHS) - call(masked, x, LENGTHS)))[1:].min() > 1e-4
+    one_way = small_model(padding="fed")
+    assert_close(call(one_way, x, LENGTHS)[1:2], one_way(x[1:2, : LENGTHS[1]]))
 
 
 def test_last_pooling_without_lengths_takes_the_last_step():

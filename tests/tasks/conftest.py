@@ -14,6 +14,8 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.truncated: set[str] = set()
         self.requests: list[str] = []
+        self.ranges: list[str | None] = []
+        self.resumes = True  # whether it answers requests for a part
 
 
 @pytest.fixture
@@ -28,10 +30,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             if content is None:
                 self.send_error(404)
                 return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            wanted = self.headers.get("Range")
+            state.ranges.append(wanted)
+            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and state.resumes else 0
+            if start and start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            rest = content[start:]
+            self.send_header("Content-Length", str(len(rest)))
             self.end_headers()
-            self.wfile.write(content[: len(content) // 2] if name in state.truncated else content)
+            self.wfile.write(rest[: len(rest) // 2] if name in state.truncated else rest)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -58,3 +58,13 @@ def test_a_batch_may_hold_one_sequence():
 def test_batch_size_is_checked_at_the_call():
     with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
         batches(SPLIT, order=None, batch_size=0, drop_last=False)
+
+
+def test_pairs_are_stacked_first_documents_first():
+    x = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    lengths = np.array([[1, 2], [2, 1], [1, 1]], np.int32)
+    split = Split(x=x, y=np.arange(3, dtype=np.int32), lengths=lengths)
+    (batch,) = batches(split, order=np.array([2, 0]), batch_size=2, drop_last=True)
+    assert batch.x[:, :, 0].tolist() == [[8, 9], [0, 1], [10, 11], [2, 3]]
+    assert batch.y.tolist() == [2, 0]
+    assert batch.lengths is not None and batch.lengths.tolist() == [1, 1, 1, 2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qs5 import tasks
-from qs5.tasks import DataError, Task
+from qs5.tasks import DataError, Encoding, Task
 from qs5.tasks.custom import standardization
 
 ATOL = 1e-5  # float32 encoding of values of the order 1
@@ -120,7 +120,7 @@ def test_inputs_are_standardized_by_the_training_split(tmp_path: Path):
 
 def test_a_constant_channel_has_scale_1(tmp_path: Path):
     task = load(tmp_path, split=THREE)
-    assert task.encoding.scale[2] == 1.0
+    assert isinstance(task.encoding, Encoding) and task.encoding.scale[2] == 1.0
     assert task.encoding(task.train.x)[:, :, 2].any() == np.False_
 
 

@@ -22,12 +22,35 @@ def test_fetches_once(server, tmp_path: Path):
     assert files_in(tmp_path / "new") == ["f.gz"]
 
 
-def test_a_truncated_download_leaves_nothing(server, tmp_path: Path):
+def test_a_download_that_broke_off_goes_on(server, tmp_path: Path):
     server.files["f.gz"] = CONTENT
     server.truncated.add("f.gz")
-    with pytest.raises(DataError, match=r"f\.gz: expected 25600 bytes, got 12800; the connection broke"):
-        fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5)
-    assert files_in(tmp_path) == []
+    for got in (12800, 19200):
+        with pytest.raises(DataError, match=rf"f\.gz: expected 25600 bytes, got {got}; the connection broke"):
+            fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5)
+        assert files_in(tmp_path) == ["f.gz.part"]
+    server.truncated.clear()
+    assert fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=12800-", "bytes=19200-"]
+    assert files_in(tmp_path) == ["f.gz"]
+
+
+def test_a_server_that_cannot_go_on_sends_everything_again(server, tmp_path: Path):
+    server.files["f.gz"], server.resumes = CONTENT, False
+    (tmp_path / "f.gz.part").write_bytes(CONTENT[:100])
+    assert fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("more", [b"", b"x"])
+def test_a_part_that_needs_no_more_bytes_is_checked(more: bytes, server, tmp_path: Path):
+    server.files["f.gz"] = CONTENT
+    (tmp_path / "f.gz.part").write_bytes(CONTENT + more)
+    if more:
+        with pytest.raises(DataError, match="expected a file with MD5"):
+            fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5)
+        assert files_in(tmp_path) == []
+    else:
+        assert fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5).read_bytes() == CONTENT
 
 
 def test_a_wrong_md5_leaves_nothing(server, tmp_path: Path):
@@ -56,15 +79,17 @@ def test_a_cache_that_cannot_be_written_is_reported(server, tmp_path: Path):
         fetch(server.url + "f.gz", tmp_path / "file" / "f.gz", md5=MD5)
 
 
-def test_a_failed_rename_leaves_no_partial_file(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_rename_loses_nothing(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise OSError("disk full")
 
     server.files["f.gz"] = CONTENT
-    monkeypatch.setattr("qs5.tasks.download.os.replace", refuse)
-    with pytest.raises(DataError, match="disk full"):
-        fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5)
-    assert files_in(tmp_path) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("qs5.tasks.download.os.replace", refuse)
+        with pytest.raises(DataError, match="disk full"):
+            fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5)
+    assert fetch(server.url + "f.gz", tmp_path / "f.gz", md5=MD5).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=25600-"]
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qs5.tasks import losses
+from qs5.tasks import losses, metrics
 
 RTOL = 1e-6  # float32, a few rounded operations
 RANDOM = np.random.default_rng(0)
@@ -61,3 +61,22 @@ def test_padding_reaches_neither_value_nor_gradient():
     value, gradient = jax.value_and_grad(lambda p: losses.mse(p, target, jnp.array([1])).sum())(pred)
     assert value == 1.0
     np.testing.assert_array_equal(gradient, [[[2.0], [0.0], [0.0]]])
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [1, 4, 2]])
+def test_smape_of_each_example_is_the_metric_on_it(lengths: list[int]):
+    pred, target = RANDOM.normal(size=(2, 3, 4, 2)).astype(np.float32)
+    got = losses.smape(jnp.asarray(pred), jnp.asarray(target), jnp.asarray(lengths))
+    rows = zip(pred, target, lengths, strict=True)
+    np.testing.assert_allclose(
+        got, [metrics.smape(p[None, :n], y[None, :n], None) for p, y, n in rows], rtol=RTOL
+    )
+    if min(lengths) == 4:
+        np.testing.assert_allclose(losses.smape(jnp.asarray(pred), jnp.asarray(target), None), got, rtol=RTOL)
+
+
+def test_padding_and_zeros_give_smape_no_infinite_gradient():
+    pred, target = jnp.array([[[3.0], [0.0], [jnp.nan]]]), jnp.array([[[1.0], [0.0], [0.0]]])
+    value, gradient = jax.value_and_grad(lambda p: losses.smape(p, target, jnp.array([2])).sum())(pred)
+    assert value == 50.0  # 2/4 and 0/0, of two steps
+    assert np.isfinite(gradient).all() and gradient[0, 2, 0] == 0.0 and gradient[0, 0, 0] > 0.0

@@ -3,7 +3,7 @@ import pytest
 
 from qs5 import tasks
 from qs5.tasks import DataError, Encoding, Split, Task
-from qs5.tasks.metrics import accuracy, rmse, score
+from qs5.tasks.metrics import accuracy, rmse, score, smape, smape_running
 
 PRED = np.array([[[1.0], [2.0]], [[5.0], [9.0]]], np.float32)
 TARGET = np.array([[[1.0], [0.0]], [[2.0], [0.0]]], np.float32)
@@ -56,3 +56,17 @@ def test_a_part_of_a_split_is_not_scored():
     task = regression()
     with pytest.raises(DataError, match=r"expected outputs of shape \(2, 2, 1\)"):
         score(task, task.test, PRED[:, :1])
+
+
+def test_smape_as_coded_is_a_plain_mean():
+    """|y - p| / (|y| + |p|) is 0, 1, 3/7 and 1."""
+    assert smape(PRED, TARGET, None) == pytest.approx(200 * (0 + 1 + 3 / 7 + 1) / 4)
+    assert smape(PRED, TARGET, np.array([2, 1], np.int32)) == pytest.approx(200 * (0 + 1 + 3 / 7) / 3)
+    assert smape(np.zeros((1, 2, 1)), np.zeros((1, 2, 1)), None) == 0.0
+
+
+def test_smape_as_printed_is_a_running_mean():
+    """epsilon(1), epsilon(2) of the first sequence are 0 and 100, of the second 600/7 and 1000/7."""
+    assert smape_running(PRED, TARGET, None) == pytest.approx((0 + 100 + 600 / 7 + 1000 / 7) / 4)
+    only = smape_running(PRED, TARGET, np.array([2, 1], np.int32))
+    assert only == pytest.approx((0 + 100 + 600 / 7) / 3)

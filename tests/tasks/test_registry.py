@@ -6,6 +6,7 @@ import pytest
 from qs5 import tasks
 from qs5.tasks import DataError
 
+NAMES = ("digits", "smnist", "listops", "text", "scifar", "mackey_glass", "custom")
 WITHOUT_JAX = """
 import sys
 sys.modules["jax"] = None
@@ -16,11 +17,11 @@ print(tasks.load("smnist", parts="embedded").length)
 
 
 def test_names():
-    assert tasks.names() == ("digits", "smnist", "custom")
+    assert tasks.names() == NAMES
 
 
 def test_an_unknown_task_is_refused():
-    with pytest.raises(DataError, match="expected a task among digits, smnist, custom, got 'mnist'"):
+    with pytest.raises(DataError, match=r"expected a task among digits, smnist, .*, got 'mnist'"):
         tasks.load("mnist")
 
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-import pytest
 from tests.support import small_model, small_task
 
 from qs5.model.arithmetic import FloatArithmetic
-from qs5.tasks.task import Encoding, Split
+from qs5.tasks.task import Encoding, OneHot, Split, Task
 from qs5.training.evaluate import confusion, encode, evaluate, example_loss, full_batches
 
 # float32 losses of size 1, summed in float64.
@@ -72,16 +72,6 @@ def test_a_regression_counts_valid_steps_only():
     np.testing.assert_allclose(got.metric, np.sqrt(np.concatenate(squares).mean()), rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", ["labels", "targets"])
-def test_the_loss_follows_the_kind_of_target(kind: str):
-    if kind == "labels":
-        loss = example_loss(np.zeros((2, 4), np.float32), np.array([0, 3], np.int32), None)  # type: ignore[arg-type]
-        np.testing.assert_allclose(loss, np.log(4.0) * np.ones(2), rtol=TOLERANCE)
-    else:
-        value, y = np.full((2, 3, 1), 2.0, np.float32), np.zeros((2, 3, 1), np.float32)
-        np.testing.assert_allclose(example_loss(value, y, None), [4.0, 4.0], rtol=TOLERANCE)  # type: ignore[arg-type]
-
-
 def test_confusion_counts_true_classes_by_row_and_answers_by_column() -> None:
     task = small_task()
     answers = np.array([2, 0, 1, 1, 0, 2, 2, 0])
@@ -90,3 +80,51 @@ def test_confusion_counts_true_classes_by_row_and_answers_by_column() -> None:
     ]  # one cell at a time
     got = confusion(task, task.test, np.eye(3)[answers])
     assert got is not None and [list(row) for row in got] == expected and sum(map(sum, got)) == 8
+
+
+def test_the_loss_is_that_of_the_task():
+    logits, labels = jnp.zeros((2, 4)), jnp.array([0, 3])
+    np.testing.assert_allclose(
+        example_loss(logits, labels, None, "cross_entropy"), np.log([4.0, 4.0]), TOLERANCE
+    )
+    value, y = jnp.full((2, 3, 1), 2.0), jnp.zeros((2, 3, 1))
+    np.testing.assert_allclose(example_loss(value, y, None, "mse"), [4.0, 4.0], TOLERANCE)
+    np.testing.assert_allclose(example_loss(value, y + 6.0, None, "smape"), [100.0, 100.0], TOLERANCE)
+
+
+def test_tokens_become_unit_vectors():
+    encoding, raw = OneHot(width=5), np.array([[[4], [0], [2]], [[1], [1], [3]]], np.uint8)
+    found = encode(raw, encoding)  # type: ignore[arg-type]
+    assert found.shape == (3, 2, 5)
+    np.testing.assert_array_equal(np.swapaxes(found, 0, 1), np.eye(5, dtype=np.float32)[raw[:, :, 0]])
+    np.testing.assert_array_equal(encoding(raw), np.swapaxes(found, 0, 1))
+
+
+def test_pairs_are_judged_document_by_document():
+    """Five pairs in batches of two: the last batch is filled up, and no pair is torn or counted twice."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(1, 6, (5, 2, 4, 1)).astype(np.uint8)
+    lengths = rng.integers(1, 5, (5, 2)).astype(np.int32)
+    split = Split(x=x, y=np.array([0, 1, 1, 0, 1], np.int32), lengths=lengths)
+    task = Task(
+        name="pairs",
+        train=split,
+        validation=split,
+        test=split,
+        encoding=OneHot(width=6),
+        classes=("no", "yes"),
+        units=None,
+        objective="classification",
+        metric="accuracy",
+    )
+    assert (task.length, task.d_in) == (4, 6)
+    model = small_model(d_in=6, d_out=2, head="retrieval", bidirectional=True)
+    found = evaluate(model, split, task=task, arithmetic=ARITHMETIC, batch_size=2)
+    one_by_one = [
+        model(jnp.asarray(np.eye(6, dtype=np.float32)[pair[:, :, 0]]), jnp.asarray(length))[0]
+        for pair, length in zip(x, lengths, strict=True)
+    ]
+    assert found.n == 5
+    assert found.metric == np.mean(np.argmax(one_by_one, axis=-1) == split.y)
+    expected = example_loss(jnp.stack(one_by_one), jnp.asarray(split.y), None, "cross_entropy")
+    np.testing.assert_allclose(found.loss, np.mean(expected), rtol=TOLERANCE)

@@ -1,5 +1,6 @@
 """The loop: which model is selected, when it stops; what one step does to the model."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -224,7 +225,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_valid_steps():
     def loss(x: jax.Array, y: jax.Array) -> jax.Array:
         return batch_loss(
             model, x, y, jnp.asarray(lengths), jax.random.key(0),
-            arithmetic=FloatArithmetic(), encoding=encoding, batch_stats=True,
+            arithmetic=FloatArithmetic(), encoding=encoding, loss="mse", batch_stats=True,
         )[0]  # fmt: skip
 
     out = forward(model, np.swapaxes(0.5 * x + 0.25, 0, 1), arithmetic=FloatArithmetic())
@@ -248,7 +249,8 @@ def test_remat_changes_no_gradient_and_needs_less_memory(scan: Any):
             def loss(model: S5Model) -> jax.Array:
                 return batch_loss(
                     model, x, y, None, jax.random.key(0), arithmetic=FloatArithmetic(scan=scan),
-                    encoding=encoding, batch_stats=True, remat=remat,
+                    encoding=encoding, loss="cross_entropy",
+                    batch_stats=True, remat=remat,
                 )[0]  # fmt: skip
 
             return jax.value_and_grad(loss)(model)
@@ -260,6 +262,16 @@ def test_remat_changes_no_gradient_and_needs_less_memory(scan: Any):
     for a, b in zip(jax.tree.leaves(whole(model)), jax.tree.leaves(again(model)), strict=True):
         # Two programs sum in other orders, and batch norm's gradients cancel; another dropout mask would be off by 1.
         assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(a)
+
+
+def test_logits_of_nan_are_no_accuracy():
+    """They all fall to one class, which some examples have."""
+    task = small_task()
+    nan = dataclasses.replace(task.validation, x=np.full_like(task.validation.x, np.nan, np.float32))
+    with pytest.raises(UserError, match="training diverged"):
+        float_fit(
+            model_for(task), dataclasses.replace(task, validation=nan), TrainOptions(epochs=1, batch_size=6)
+        )
 
 
 def test_training_that_diverges_is_an_error_that_says_so():

@@ -16,6 +16,7 @@ VERBS = {
     "export": "write an integer model as C or as ONNX",
     "bench": "what an integer model costs on emulated microcontrollers",
     "inspect": "show every site of a run: shape, bits, scale, range, saturation",
+    "data": "check the files of a task, or make data sets",
     "list": "tasks, recipes, quantization presets, zoo models",
     "report": "one self-contained HTML page about runs",
     "reproduce": "a table or figure of the paper, from recorded runs",

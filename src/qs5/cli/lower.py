@@ -27,7 +27,7 @@ from qs5.model.network import S5Model
 from qs5.quantization.grids import GridPlan, plan_from_json
 from qs5.quantization.spec import from_json
 from qs5.reports.tables import terminal
-from qs5.tasks import Task
+from qs5.tasks import OneHot, Task
 from qs5.training import record
 from qs5.training.run import RunInfo
 
@@ -83,6 +83,10 @@ def lowered_run(model: S5Model, info: RunInfo, task: Task, name: str, *, max_len
     if info.plan is None:
         raise UserError(f"{name}: expected calibrated grids, got none; quantize it again")
     plan = plan_from_json(info.plan)
+    if isinstance(task.encoding, OneHot):
+        raise UserError(
+            f"{name}: cannot lower this run: {task.name} is read as tokens, which has no integer form yet"
+        )
     preprocessing = Preprocessing(
         dtype=task.train.x.dtype.name, scale=task.encoding.scale, offset=task.encoding.offset
     )

@@ -15,6 +15,7 @@ CInit = Literal["trunc_standard_normal", "lecun_normal", "complex_normal"]
 Head = Literal["classification", "retrieval", "regression"]
 Gelu = Literal["gelu", "qgelu"]
 Gate = Literal["sigmoid", "hard_sigmoid"]
+Padding = Literal["masked", "fed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,10 @@ class ModelConfig:
     dt_min: float = 1e-3
     dt_max: float = 1e-1
     pooling: Pooling = "mean"
+    padding: Padding = "masked"
+    """What the state-space model sees past the end of a sequence shorter than the others of its batch. masked: 0,
+    so that the scan from the right starts at the last valid step, whatever the batch is padded to. fed: the
+    padding like any other step, as the official code has it (its reverse scan reads the padding first)."""
     head: Head = "classification"
     gelu: Gelu = "gelu"
     gate: Gate = "sigmoid"

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from qs5.model.arithmetic import Arithmetic, LayerArithmetic, Signal, WholeResult, dropout_mask
+from qs5.model.arithmetic import Arithmetic, LayerArithmetic, Signal, WholeResult, dropout_mask, valid_steps
 from qs5.model.config import ModelConfig
 from qs5.model.discretize import Complex
 from qs5.model.norms import BatchStatistics, Norm, init_norm
@@ -52,6 +52,8 @@ class Context(NamedTuple):
     arithmetic: Arithmetic
     config: ModelConfig
     batch_stats: bool
+    lengths: jax.Array | None = None
+    """True lengths (B,); None when every sequence has all steps."""
 
 
 class LayerOutput(NamedTuple):
@@ -72,12 +74,24 @@ def layer_forward(
     u, statistics = x, None
     if c.prenorm:
         u, statistics = A.norm(f"{name}.norm", x, layer.norm, batch_stats=context.batch_stats)
-    y, state = ssm_forward(layer.ssm, u, arithmetic=A, c=c, name=f"{name}.ssm", x0=x0)
+    y, state = ssm_forward(layer.ssm, _mask(u, context), arithmetic=A, c=c, name=f"{name}.ssm", x0=x0)
     branch = _activate(layer, y, context=context, name=name, key=key)
     out = A.add(f"{name}.residual", x, branch)
     if not c.prenorm:
         out, statistics = A.norm(f"{name}.norm", out, layer.norm, batch_stats=context.batch_stats)
     return LayerOutput(out, statistics, state)
+
+
+def _mask(u: Signal, context: Context) -> Signal:
+    """Zero (which lies on every grid) past the end of each sequence, where the scan from the right would read it.
+
+    A scan from the left meets padding after the last valid step, and what follows that step counts nowhere.
+    Statistics of batch norm include padding either way, as in the official code.
+    """
+    c = context.config
+    if context.lengths is None or c.padding == "fed" or not c.bidirectional:
+        return u
+    return Signal(jnp.where(valid_steps(u.value, context.lengths), u.value, 0.0), u.site)
 
 
 def _is_whole(layer: Layer, x: Signal, c: ModelConfig) -> bool:

@@ -93,7 +93,7 @@ def forward(
     in the backward pass. Memory per layer falls to one (L, B, H) array; a step does one forward pass more.
     """
     c = model.config
-    context = Context(arithmetic, c, batch_stats)
+    context = Context(arithmetic, c, batch_stats, lengths)
     keys = [None] * c.layers if key is None else list(jax.random.split(key, c.layers))
     starts = [None] * c.layers if states is None else list(states)
     h = arithmetic.enter("input", x)

@@ -8,14 +8,22 @@ from collections.abc import Callable, Mapping
 from qs5.tasks.custom import load_custom
 from qs5.tasks.digits import load_digits
 from qs5.tasks.errors import DataError
+from qs5.tasks.listops import load_listops
+from qs5.tasks.mackey_glass import load_mackey_glass
+from qs5.tasks.scifar import load_scifar
 from qs5.tasks.smnist import load_smnist
-from qs5.tasks.task import Encoding, Split, Task
+from qs5.tasks.task import Encoding, OneHot, Split, Task
+from qs5.tasks.text import load_text
 
-__all__ = ["DataError", "Encoding", "Split", "Task", "load", "loader", "names"]
+__all__ = ["DataError", "Encoding", "OneHot", "Split", "Task", "load", "loader", "names"]
 
 _LOADERS: dict[str, Callable[..., Task]] = {
     "digits": load_digits,
     "smnist": load_smnist,
+    "listops": load_listops,
+    "text": load_text,
+    "scifar": load_scifar,
+    "mackey_glass": load_mackey_glass,
     "custom": load_custom,
 }
 

@@ -16,6 +16,9 @@ class Batch(NamedTuple):
     x: (B, L, d) raw values, as stored (apply the task's encoding).
     y: (B,) int32 labels, or (B, L, d_out) float32 targets.
     lengths: (B,) int32, or None when every sequence has length L.
+
+    Of pairs of documents, x (2B, L, d) and lengths (2B,) hold the first documents, then the second ones, as the
+    model's retrieval head takes them.
     """
 
     x: np.ndarray
@@ -45,4 +48,7 @@ def batches(split: Split, *, order: np.ndarray | None, batch_size: int, drop_las
 
 def _gather(split: Split, index: np.ndarray) -> Batch:
     part = split.take(index)
-    return Batch(x=part.x, y=part.y, lengths=part.lengths)
+    if part.x.ndim == 3:
+        return Batch(x=part.x, y=part.y, lengths=part.lengths)
+    lengths = None if part.lengths is None else np.concatenate([part.lengths[:, 0], part.lengths[:, 1]])
+    return Batch(x=np.concatenate([part.x[:, 0], part.x[:, 1]]), y=part.y, lengths=lengths)

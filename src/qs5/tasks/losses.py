@@ -39,3 +39,23 @@ def mse(pred: jax.Array, target: jax.Array, lengths: jax.Array | None) -> jax.Ar
     difference = jnp.where(valid[:, :, None], pred - target, 0.0)
     count = (lengths * pred.shape[2]).astype(pred.dtype)
     return jnp.sum(jnp.square(difference), axis=(1, 2)) / count
+
+
+SMAPE_FLOOR = 1e-6
+"""Smallest |y| + |p| that is divided by: the official code divides by zero where both are 0."""
+
+
+def smape(pred: jax.Array, target: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """Symmetric mean absolute percentage error of each example: 200 mean(|y - p| / (|y| + |p|)), 0 to 200.
+
+    pred, target: (B, L, d_out) float. lengths: (B,) integers >= 1, or None when all L steps are valid. The mean is
+    over valid steps and outputs. Returns (B,).
+
+    Source: Q-S5 appendix B.2 as its code has it, a plain mean (its running epsilon(t) is `metrics.smape_running`).
+    """
+    valid = None if lengths is None else (jnp.arange(pred.shape[1])[None, :] < lengths[:, None])[:, :, None]
+    # As in `mse`: nothing of the padding may reach the gradient, so it is masked before it is divided.
+    p, y = (v if valid is None else jnp.where(valid, v, 0.0) for v in (pred, target))
+    ratio = jnp.abs(y - p) / jnp.maximum(jnp.abs(y) + jnp.abs(p), SMAPE_FLOOR)
+    count = pred.shape[1] if lengths is None else lengths.astype(pred.dtype)
+    return 200.0 * jnp.sum(ratio, axis=(1, 2)) / (count * pred.shape[2])

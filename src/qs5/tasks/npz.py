@@ -32,7 +32,7 @@ NAMES = ("x", "y", "lengths", "offsets", "split")
 
 def read_npz(path: Path) -> Sequences:
     """The sequences of the file at `path`. DataError when its content is not as this module describes."""
-    arrays = _load(path)
+    arrays = read_arrays(path)
     _check_names(arrays)
     if "x" in arrays:
         return _sequences(arrays)
@@ -56,7 +56,8 @@ def _check_names(arrays: Arrays) -> None:
         )
 
 
-def _load(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
+    """Every array of an .npz file by name. Raises DataError (without the path) when it is damaged or holds others."""
     try:
         with path.open("rb") as stream:  # np.load(path) would leave a damaged file open
             file = np.load(stream, allow_pickle=False)

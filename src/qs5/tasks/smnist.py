@@ -10,7 +10,6 @@ Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digit
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from qs5.tasks import idx
 from qs5.tasks.download import cache_dir, fetch
 from qs5.tasks.errors import DataError
+from qs5.tasks.places import directories, find, read
 from qs5.tasks.splits import two_way
 from qs5.tasks.task import Encoding, Split, Task
 
@@ -113,10 +113,10 @@ def _sequences(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def _read_original(file: IdxFile, *, data_dir: str | None, base_url: str, download: bool) -> np.ndarray:
-    path = _find(file.name, _directories(data_dir))
+    path = find([file.name, file.name.removesuffix(".gz")], _directories(data_dir))
     if path is None:
         path = _fetch(file, base_url=base_url, download=download)
-    content = idx.decompress(_read(path), name=str(path))
+    content = idx.decompress(read(path, task="smnist"), name=str(path))
     array = idx.parse(content, name=str(path), axes=file.axes)
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
@@ -127,27 +127,9 @@ def _read_original(file: IdxFile, *, data_dir: str | None, base_url: str, downlo
     return array
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"smnist: expected a readable file, got {error}; check its permissions") from error
-
-
 def _directories(data_dir: str | None) -> list[Path]:
-    """Where training files are looked for, in order. Raises DataError when `data_dir` is not a directory."""
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise DataError(
-            f"smnist: expected data_dir to be a directory, got {data_dir!r}; create it or correct it"
-        )
-    bases = [data_dir, os.environ.get("QS5_DATA")]
-    return [Path(base) / sub for base in bases if base for sub in SUBDIRECTORIES] + [cache_dir() / "mnist"]
-
-
-def _find(name: str, directories: list[Path]) -> Path | None:
-    """The first existing file, gzip or plain, or None."""
-    candidates = (directory / n for directory in directories for n in (name, name.removesuffix(".gz")))
-    return next((path for path in candidates if path.is_file()), None)
+    """Where the training files are looked for, in order."""
+    return directories(data_dir, task="smnist", below=SUBDIRECTORIES)
 
 
 def _fetch(file: IdxFile, *, base_url: str, download: bool) -> Path:

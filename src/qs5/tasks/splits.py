@@ -29,6 +29,21 @@ def stratified(groups: np.ndarray, *, seed: int, fraction: float = HELD_OUT) -> 
     return tuple(random.permutation(np.concatenate(part)) for part in parts)
 
 
+def hold_out(groups: np.ndarray, *, seed: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two parts in which every group has the same share: the larger one, and `fraction` of each group.
+
+    groups: (N,) the class of each sequence. Both results are in increasing order.
+    """
+    random = np.random.RandomState(seed)
+    held_out = [
+        random.permutation(members)[: round(fraction * len(members))]
+        for members in (np.flatnonzero(groups == group) for group in np.unique(groups))
+    ]
+    mask = np.zeros(len(groups), bool)
+    mask[np.concatenate(held_out)] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
 def two_way(n: int, *, seed: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Split 0..n-1 by one permutation: all but the last `fraction`, and the last `fraction` of it."""
     order = np.random.RandomState(seed).permutation(n)

@@ -1,6 +1,6 @@
 """`Task`: a data set with its encoding, splits, metric and the rule that selects the reported checkpoint.
 
-NumPy only. Axis letters in shapes: N sequences of a split, L time steps, d channels.
+NumPy only. Axis letters in shapes: N sequences of a split, L time steps, d channels, V tokens of a vocabulary.
 """
 
 from __future__ import annotations
@@ -16,15 +16,28 @@ from qs5.tasks.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 RAW_DTYPES = ("uint8", "int16", "float32")
+VALIDATION, PAPER = "best validation metric", "best test metric (as the paper)"
+"""The rules that select a checkpoint."""
+
+Metric = Literal["accuracy", "rmse", "smape", "smape_running"]
+Loss = Literal["cross_entropy", "mse", "smape"]
+LOSSES: dict[Metric, Loss] = {
+    "accuracy": "cross_entropy",
+    "rmse": "mse",
+    "smape": "smape",
+    "smape_running": "smape",
+}
+"""What training minimizes where a metric is reported."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """Raw sequences and their targets, as stored (before the encoding).
 
-    x: (N, L, d) uint8, int16 or float32; steps at or past a sequence's length are 0.
+    x: (N, L, d) uint8, int16 or float32; steps at or past a sequence's length are 0. For a task on pairs of
+        documents (N, 2, L, d).
     y: (N,) int32 labels, or (N, L, d_out) float32 targets of every step.
-    lengths: (N,) int32 true lengths in 1..L, or None when every sequence has length L.
+    lengths: (N,) int32 true lengths in 1..L, or None when every sequence has length L. For pairs (N, 2).
 
     Raises DataError when the shapes or types are not these.
     """
@@ -34,10 +47,11 @@ class Split:
     lengths: np.ndarray | None
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 3 or self.x.dtype.name not in RAW_DTYPES:
+        pairs = self.x.ndim == 4 and self.x.shape[1] == 2
+        if not (self.x.ndim == 3 or pairs) or self.x.dtype.name not in RAW_DTYPES:
             raise DataError(
-                f"expected x of shape (N, L, d) and type {' or '.join(RAW_DTYPES)}, got {self.x.shape} "
-                f"{self.x.dtype}; reshape or convert it"
+                f"expected x of shape (N, L, d), or (N, 2, L, d) for pairs, and type {' or '.join(RAW_DTYPES)}, got "
+                f"{self.x.shape} {self.x.dtype}; reshape or convert it"
             )
         _check_targets(self.x, self.y)
         if self.lengths is not None:
@@ -72,14 +86,14 @@ def _check_targets(x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _check_lengths(x: np.ndarray, lengths: np.ndarray) -> None:
-    if lengths.shape != (len(x),) or lengths.dtype != np.int32:
+    if lengths.shape != x.shape[:-2] or lengths.dtype != np.int32:
         raise DataError(
-            f"expected lengths of shape ({len(x)},) and type int32, got {lengths.shape} {lengths.dtype}; "
+            f"expected lengths of shape {x.shape[:-2]} and type int32, got {lengths.shape} {lengths.dtype}; "
             "give one length a sequence"
         )
-    if len(lengths) and (lengths.min() < 1 or lengths.max() > x.shape[1]):
+    if len(lengths) and (lengths.min() < 1 or lengths.max() > x.shape[-2]):
         raise DataError(
-            f"expected lengths between 1 and {x.shape[1]}, got {lengths.min()} to {lengths.max()}; "
+            f"expected lengths between 1 and {x.shape[-2]}, got {lengths.min()} to {lengths.max()}; "
             "drop empty sequences, or pad x to the longest one"
         )
 
@@ -110,6 +124,62 @@ class Encoding:
         scale = np.asarray(self.scale, np.float32)
         return raw.astype(np.float32) * scale + np.asarray(self.offset, np.float32)
 
+    @property
+    def d_in(self) -> int:
+        """Number of input channels of the model, which is that of the stored data."""
+        return len(self.scale)
+
+    @property
+    def stored_channels(self) -> int:
+        """Number d of channels of the stored data."""
+        return len(self.scale)
+
+    @property
+    def numbers(self) -> list[str]:
+        """What identifies this encoding, exactly."""
+        return [float(number).hex() for number in self.scale + self.offset]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneHot:
+    """The map from a token's number to the unit vector of that number: real_v = 1 if v == raw else 0.
+
+    width: V, the length of the vector; it may exceed the vocabulary (the official code has widths of 135 for text
+        and 20 for ListOps, whatever the vocabulary). A dense layer on it is an embedding with a bias.
+
+    Source: lindermanlab/S5, `dataloading.py`, `prep_batch`.
+    """
+
+    width: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= 256:
+            raise DataError(
+                f"expected a width from 1 to 256 (tokens are bytes), got {self.width}; correct it"
+            )
+
+    def __call__(self, raw: np.ndarray) -> np.ndarray:
+        """Encode token numbers (..., 1) below the width; float32 (..., V).
+
+        Padding is token 0 and is encoded like any other; see `ModelConfig.padding` for what the model does with it.
+        """
+        return (raw == np.arange(self.width)).astype(np.float32)
+
+    @property
+    def d_in(self) -> int:
+        """Number of input channels of the model."""
+        return self.width
+
+    @property
+    def stored_channels(self) -> int:
+        """Number of channels of the stored data: the token's number."""
+        return 1
+
+    @property
+    def numbers(self) -> list[str]:
+        """What identifies this encoding, exactly."""
+        return ["one-hot", str(self.width)]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
@@ -117,24 +187,25 @@ class Task:
 
     name: the registered name, or the user's.
     train, validation, test: the three splits; all have the same L and d.
-    encoding: raw value -> model input.
+    encoding: raw value -> model input, affine or one-hot.
     classes: names of the classes, indexed by label; None for regression.
     units: names or units of the regression outputs; None where there is nothing to say.
-    metric: "accuracy" (higher is better) or "rmse" (lower is better, in the unit of the targets).
+    metric: "accuracy" (higher is better), "rmse" (lower is better, in the unit of the targets), or one of the two
+        forms of sMAPE (lower is better, 0 to 200).
     selection: the rule that picks the checkpoint whose test metric is reported.
-    channels: names of the d input channels in order, where the data has names.
+    channels: names of the d input channels in order, where the data has names; with `OneHot`, the tokens.
     """
 
     name: str
     train: Split
     validation: Split
     test: Split
-    encoding: Encoding
+    encoding: Encoding | OneHot
     classes: tuple[str, ...] | None
     units: tuple[str, ...] | None
     objective: Literal["classification", "regression"]
-    metric: Literal["accuracy", "rmse"]
-    selection: str = "best validation metric"
+    metric: Metric
+    selection: str = VALIDATION
     channels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -144,9 +215,9 @@ class Task:
                     f"expected sequences of shape {self.train.x.shape[1:]} in every split, got "
                     f"{split.x.shape[1:]} in {name}; pad all splits to the same length"
                 )
-        if len(self.encoding.scale) != self.d_in:
+        if self.encoding.stored_channels != self.train.x.shape[-1]:
             raise DataError(
-                f"expected an encoding of {self.d_in} channels, got {len(self.encoding.scale)}; "
+                f"expected an encoding of {self.train.x.shape[-1]} channels, got {self.encoding.stored_channels}; "
                 "give one scale and one offset a channel"
             )
         if (self.classes is not None) != (self.objective == "classification"):
@@ -162,8 +233,8 @@ class Task:
 
     @property
     def d_in(self) -> int:
-        """Number of input channels d."""
-        return self.train.x.shape[2]
+        """Number of input channels of the model: d, or V for tokens."""
+        return self.encoding.d_in
 
     @property
     def d_out(self) -> int:
@@ -173,7 +244,12 @@ class Task:
     @property
     def length(self) -> int:
         """Number of time steps L of the stored (padded) sequences."""
-        return self.train.x.shape[1]
+        return self.train.x.shape[-2]
+
+    @property
+    def loss(self) -> Loss:
+        """What training minimizes."""
+        return LOSSES[self.metric]
 
     @property
     def higher_is_better(self) -> bool:
@@ -187,9 +263,8 @@ class Task:
         Two tasks with the same identity hold the same numbers in the same order, on any machine.
         """
         header = (self.name, self.objective, self.metric, self.classes, self.units, self.channels)
-        numbers = [float(number).hex() for number in self.encoding.scale + self.encoding.offset]
         splits = tuple((name, split.identity) for name, split in self.splits.items())
-        return hashlib.sha256(repr((header, numbers, splits)).encode()).hexdigest()
+        return hashlib.sha256(repr((header, self.encoding.numbers, splits)).encode()).hexdigest()
 
 
 def _hash_array(digest: hashlib._Hash, name: str, array: np.ndarray | None) -> None:

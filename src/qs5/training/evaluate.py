@@ -13,7 +13,7 @@ from qs5.model.network import S5Model, batch_major, forward
 from qs5.tasks import losses
 from qs5.tasks.batches import Batch, batches
 from qs5.tasks.metrics import score
-from qs5.tasks.task import Encoding, Split, Task
+from qs5.tasks.task import Encoding, Loss, OneHot, Split, Task
 
 Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
@@ -29,23 +29,29 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...] | None = None
 
 
-def encode(x: jax.Array, encoding: Encoding) -> jax.Array:
-    """Raw (B, L, D) to the network's time-major real input (L, B, D)."""
+def encode(x: jax.Array, encoding: Encoding | OneHot) -> jax.Array:
+    """Raw (B, L, d) to the network's time-major real input (L, B, D)."""
+    if isinstance(encoding, OneHot):
+        return jax.nn.one_hot(jnp.swapaxes(x[:, :, 0], 0, 1), encoding.width, dtype=jnp.float32)
     scale = jnp.asarray(encoding.scale, jnp.float32)[None, None, :]
     offset = jnp.asarray(encoding.offset, jnp.float32)[None, None, :]
     return jnp.swapaxes(x.astype(jnp.float32) * scale + offset, 0, 1)
 
 
-def example_loss(value: jax.Array, y: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """Cross entropy for labels, masked mean square for per-step targets; (B,)."""
-    if jnp.issubdtype(y.dtype, jnp.integer):
+def example_loss(value: jax.Array, y: jax.Array, lengths: jax.Array | None, loss: Loss) -> jax.Array:
+    """The loss of each example, (B,): of labels, or of the targets of valid steps."""
+    if loss == "cross_entropy":
         return losses.cross_entropy(value, y)
-    return losses.mse(value, y, lengths)
+    return (losses.mse if loss == "mse" else losses.smape)(value, y, lengths)
 
 
 @eqx.filter_jit
 def predict(
-    model: S5Model, x: jax.Array, lengths: jax.Array | None, arithmetic: Arithmetic, encoding: Encoding
+    model: S5Model,
+    x: jax.Array,
+    lengths: jax.Array | None,
+    arithmetic: Arithmetic,
+    encoding: Encoding | OneHot,
 ) -> jax.Array:
     """Outputs for raw x (B, L, D): logits (B, classes) or (B, L, d_out)."""
     out = forward(model, encode(x, encoding), arithmetic=arithmetic, lengths=lengths)
@@ -68,7 +74,7 @@ def evaluate(
         lengths = None if batch.lengths is None else jnp.asarray(batch.lengths)
         value = predict(model, jnp.asarray(batch.x), lengths, arithmetic, task.encoding)
         n = min(batch_size, len(split) - done)
-        loss = np.asarray(_example_loss(value, batch.y, lengths), np.float64)
+        loss = np.asarray(_example_loss(value, batch.y, lengths, task.loss), np.float64)
         loss_sum += float(np.sum(loss[:n]))
         outputs.append(np.asarray(value[:n]))
         done += n
@@ -90,20 +96,12 @@ def confusion(task: Task, split: Split, logits: np.ndarray) -> tuple[tuple[int, 
     return tuple(tuple(int(n) for n in row) for row in table)
 
 
-_example_loss = jax.jit(example_loss)
+_example_loss = jax.jit(example_loss, static_argnames="loss")
 
 
 def full_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """All of a split; the last batch is filled up by repeating its first row, so one shape is compiled."""
+    """All of a split; the last batch is filled up by repeating its first sequence, so one shape is compiled."""
     size = min(batch_size, len(split))
-    for batch in batches(split, order=None, batch_size=size, drop_last=False):
-        missing = size - len(batch.x)
-        yield batch if missing == 0 else _fill_up(batch, missing)
-
-
-def _fill_up(batch: Batch, missing: int) -> Batch:
-    def grow(v: np.ndarray | None) -> np.ndarray | None:
-        return None if v is None else np.concatenate([v, np.repeat(v[:1], missing, axis=0)])
-
-    x, y, lengths = (grow(v) for v in batch)
-    return Batch(x, y, lengths)  # type: ignore[arg-type]
+    missing = -len(split) % size
+    order = np.concatenate([np.arange(len(split)), np.full(missing, len(split) + missing - size)])
+    return batches(split, order=order, batch_size=size, drop_last=False)

@@ -1,6 +1,7 @@
 """The training loop: one for float training, QAT and fine-tuning; only the arithmetic differs."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic
 from qs5.model.network import S5Model, batch_major, forward, trainable, with_statistics
 from qs5.tasks.batches import batches, permutation
-from qs5.tasks.task import Encoding, Task
+from qs5.tasks.task import Encoding, Loss, OneHot, Task
 from qs5.training.checkpoints import Checkpoints, TrainState
 from qs5.training.evaluate import encode, evaluate, example_loss
 from qs5.training.optimizer import make_optimizer
@@ -74,7 +75,8 @@ def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) 
         def loss_of(trained: S5Model) -> tuple[jax.Array, Any]:
             return batch_loss(
                 eqx.combine(trained, fixed), x, y, lengths, key,
-                arithmetic=arithmetic, encoding=task.encoding, batch_stats=batch_stats, remat=options.remat,
+                arithmetic=arithmetic, encoding=task.encoding, loss=task.loss, batch_stats=batch_stats,
+                remat=options.remat,
             )  # fmt: skip
 
         (loss, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
@@ -104,7 +106,8 @@ def batch_loss(
     key: jax.Array,
     *,
     arithmetic: Arithmetic,
-    encoding: Encoding,
+    encoding: Encoding | OneHot,
+    loss: Loss,
     batch_stats: bool,
     remat: bool = False,
 ) -> tuple[jax.Array, Any]:
@@ -119,7 +122,7 @@ def batch_loss(
         remat=remat,
     )
     value = batch_major(out.value, model.config)
-    return jnp.mean(example_loss(value, y, lengths)), out.statistics
+    return jnp.mean(example_loss(value, y, lengths, loss)), out.statistics
 
 
 def initial_state(model: S5Model, optimizer: optax.GradientTransformation, task: Task) -> TrainState:
@@ -195,6 +198,8 @@ def _epoch(
         model, task.validation, task=task, arithmetic=arithmetic, batch_size=options.eval_batch_size
     )
     better = result.metric > state.best_metric if task.higher_is_better else result.metric < state.best_metric
+    # Logits of NaN have an accuracy too: that of the class they all fall to.
+    better = better and math.isfinite(result.loss)
     if better:
         state = state._replace(best_model=model, best_metric=result.metric, best_epoch=epoch)
     seconds = time.monotonic() - begin

@@ -54,8 +54,8 @@ def info_of(recipe: Recipe, task: Task, **more: Any) -> RunInfo:
     return RunInfo(
         recipe=recipe,
         data=task.identity,
-        # Lists, as JSON gives them back.
-        encoding={name: list(numbers) for name, numbers in dataclasses.asdict(task.encoding).items()},
+        # As JSON gives it back: lists, not tuples.
+        encoding=json.loads(json.dumps(dataclasses.asdict(task.encoding))),
         classes=task.classes,
         **more,
     )
