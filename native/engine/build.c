@@ -149,6 +149,11 @@ static int32_t last_use(const qs5_model *model, int32_t signal) {
   return signal == model->count || last == model->pool ? model->count : last;
 }
 
+/* When an op runs: with the head of its tail. The input is written before all ops. */
+static int32_t moment(const qs5_model *model, int32_t op) {
+  return op < 0 || op >= model->count ? op : model->stage_of[op];
+}
+
 /* First fit: a signal takes the place of signals that nobody reads any more. */
 static int64_t free_place(const qs5_model *model, const int32_t *until, int32_t signal) {
   int64_t place = 0;
@@ -156,7 +161,7 @@ static int64_t free_place(const qs5_model *model, const int32_t *until, int32_t 
     moved = 0;
     for (int32_t other = 0; other < signal; ++other) {
       const qs5_info *a = &model->signals[signal], *b = &model->signals[other];
-      const int alive = until[other] >= signal - 1;
+      const int alive = moment(model, until[other]) >= moment(model, signal - 1);
       if (!alive || place + a->stride <= b->place || b->place + b->stride <= place) continue;
       place = b->place + b->stride;
       moved = 1;
@@ -219,13 +224,14 @@ static void add_input(qs5_build *build, const qs5_input_spec *input) {
 static void finish(qs5_build *build) {
   qs5_model *model = build->model;
   if (model->pool < 0) model->pool = model->count;
+  qs5_fuse(model, model->fused);
   place_signals(build);
   lay_out_record(model);
   model->accumulate = kernels_of(model->level)->accumulate;
 }
 
 qs5_model *qs5_model_new(const qs5_input_spec *input, const qs5_op_spec *ops, int32_t count, qs5_level level,
-                         int counting, char *error, size_t error_size) {
+                         int options, char *error, size_t error_size) {
   qs5_build build = {calloc(1, sizeof *build.model), NULL, -1, error, error_size, 0};
   if (!build.model) return snprintf(error, error_size, "out of memory"), NULL;
   qs5_model *model = build.model;
@@ -234,10 +240,12 @@ qs5_model *qs5_model_new(const qs5_input_spec *input, const qs5_op_spec *ops, in
   else if (-1 >> 1 != -1) qs5_refuse(&build, "a compiler whose >> is not arithmetic");
   else {
     model->level = level;
-    model->counting = counting;
+    model->counting = options & QS5_COUNTING;
+    model->fused = level == QS5_AVX512VNNI && !(options & (QS5_COUNTING | QS5_UNFUSED));
     model->count = count;
     model->pool = -1;
     model->ops = qs5_take(&build, count, sizeof *model->ops);
+    model->stage_of = qs5_take(&build, count, sizeof *model->stage_of);
     model->signals = qs5_take(&build, count + 1, sizeof *model->signals);
     if (!build.failed) add_input(&build, input);
   }

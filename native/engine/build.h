@@ -18,5 +18,7 @@ void qs5_refuse(qs5_build *build, const char *reason);
 /* Zeroed, aligned to QS5_PAD bytes, with a multiple of QS5_PAD elements; lives as long as the model. */
 void *qs5_take(qs5_build *build, int64_t count, size_t size);
 void qs5_constants(qs5_build *build, qs5_op *op);
+/* Decides which ops run together (fuse.c): none do unless `fused`. */
+void qs5_fuse(qs5_model *model, int fused);
 
 #endif

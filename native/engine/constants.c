@@ -1,6 +1,7 @@
 /* The constants of an op: checked for what memory safety and defined arithmetic need, and copied into the layout that
  * the kernels read. Whether sums can overflow is proved in Python (qs5.integer.checks). */
 #include "build.h"
+#include "rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -99,7 +100,8 @@ static void correct_bias(qs5_op *op, const int32_t *weight) {
 /* weight (outputs, inputs) -> [outputs / lanes][groups][lanes][group], or [groups][outputs / lanes][lanes][group];
  * zeros where there is none. */
 static int64_t place(const qs5_op *op, qs5_packing packing, int32_t group, int32_t o, int32_t i) {
-  const int64_t tiles = (op->outputs + packing.lanes - 1) / packing.lanes;
+  const int64_t tiles = (op->outputs + 31) / 32 * 2;
+  if (packing.across) o = qs5_place_in_pairs(o);
   const int64_t tile = packing.across ? i / group * tiles + o / packing.lanes
                                       : (int64_t)(o / packing.lanes) * op->groups + i / group;
   return (tile * packing.lanes + o % packing.lanes) * group + i % group;
@@ -108,7 +110,7 @@ static int64_t place(const qs5_op *op, qs5_packing packing, int32_t group, int32
 static void pack(qs5_build *build, qs5_op *op, const int32_t *weight, qs5_packing packing) {
   const int32_t group = packing.group ? packing.group : op->inputs;
   op->groups = (op->inputs + group - 1) / group;
-  const int64_t rows = packing.lanes > 1 ? (op->outputs + 15) / 16 * 16 : op->outputs;
+  const int64_t rows = packing.lanes > 1 ? (op->outputs + 31) / 32 * 32 : op->outputs;
   op->weight = qs5_take(build, rows * op->groups * group, op->bytes ? sizeof(int8_t) : sizeof(int16_t));
   for (int32_t o = 0; op->weight && o < op->outputs; ++o)
     for (int32_t i = 0; i < op->inputs; ++i) {
@@ -119,41 +121,110 @@ static void pack(qs5_build *build, qs5_op *op, const int32_t *weight, qs5_packin
     }
 }
 
+/* Whether an op's constants are those of the 16-bit lanes. */
+static int on_words(const qs5_build *build) {
+  return build->model->level == QS5_AVX512VNNI && !build->model->counting;
+}
+
+static void in_pairs(const qs5_build *build, int32_t *a, int32_t count) {
+  if (!on_words(build) || !a) return;
+  for (int32_t begin = 0; begin < count; begin += 32) {
+    int32_t block[32];
+    memcpy(block, a + begin, sizeof block);
+    for (int32_t i = 0; i < 32; ++i) a[begin + qs5_place_in_pairs(i)] = block[i];
+  }
+}
+
+static int16_t *halves(qs5_build *build, const int32_t *from, int32_t count) {
+  int16_t *to = from ? qs5_take(build, count, sizeof *to) : NULL;
+  for (int32_t i = 0; to && i < count; ++i) to[i] = (int16_t)from[i];
+  return to;
+}
+
+static int32_t *copied_in_pairs(qs5_build *build, const int32_t *from, int32_t count) {
+  int32_t *to = from ? qs5_take(build, count, sizeof *to) : NULL;
+  if (!to) return NULL;
+  memcpy(to, from, (size_t)count * sizeof *to);
+  in_pairs(build, to, count);
+  return to;
+}
+
 static void matrix(qs5_build *build, qs5_op *op, int biases) {
-  const qs5_model *model = build->model;
   op->outputs = op->to->channels;
   op->inputs = op->x->channels + (op->kind == QS5_OUTPUT && op->y ? op->y->channels : 0);
-  const int vnni = model->level == QS5_AVX512VNNI && !model->counting;
-  const int pairs = model->level != QS5_BASELINE; /* product.h */
+  const int vnni = on_words(build);
+  const int pairs = build->model->level != QS5_BASELINE; /* product.h */
   op->bytes = vnni && op->x->size == 1 && (op->kind == QS5_DENSE || !op->y || op->y->size == 1);
   int32_t *weight = numbers(build, 0, (int64_t)op->outputs * op->inputs, -127, 127);
   op->bias = biases && build->spec->arrays[1].count ? numbers(build, 1, op->outputs, INT32_MIN, INT32_MAX)
                                                     : qs5_take(build, op->outputs, sizeof *op->bias);
   if (!weight || !op->bias) return;
+  for (int32_t i = 0; i < op->outputs; ++i) {
+    const int64_t size = op->bias[i] < 0 ? -(int64_t)op->bias[i] : op->bias[i];
+    if (size > op->largest_bias) op->largest_bias = size;
+  }
   correct_bias(op, weight);
   const qs5_packing rows = {1, 0, 0}, pairs8 = {8, 2, 0}, pairs16 = {16, 2, 1}, fours16 = {16, 4, 1};
   pack(build, op, weight, vnni ? (op->bytes ? fours16 : pairs16) : pairs ? pairs8 : rows);
 }
 
+/* Whether a sum, shifted to the left, may pass 32 bits. `beside`: what is added to the products. */
+static void find_clipped(const qs5_build *build, qs5_op *op, int64_t beside) {
+  const qs5_array *weight = &build->spec->arrays[0];
+  for (int32_t o = 0; op->scale.left && o < op->outputs; ++o) {
+    int64_t most = beside;
+    for (int32_t i = 0; i < op->inputs; ++i) {
+      const int64_t w = element(weight, (int64_t)o * op->inputs + i);
+      most += (w < 0 ? -w : w) * (i < op->x->channels ? op->x->high : op->y->high);
+    }
+    if (most << op->scale.left[o] > INT32_MAX) op->scale.clipped = 1;
+  }
+}
+
+static void sort_rescale(const qs5_build *build, qs5_rescale *scale, int32_t count) {
+  in_pairs(build, scale->packed, count);
+  in_pairs(build, scale->left, count);
+}
+
 static void dense(qs5_build *build, qs5_op *op) {
   matrix(build, op, 1);
   rescale_arrays(build, &op->scale, 2, 3, op->outputs);
+  if (build->failed) return;
+  find_clipped(build, op, op->largest_bias);
+  in_pairs(build, op->bias, op->outputs);
+  sort_rescale(build, &op->scale, op->outputs);
 }
 
-/* u D M in one product where u has 8 bits: |u D M| < 2^31, and a shift of 32 or more leaves nothing of it. */
-static void direct_in_one(qs5_build *build, qs5_op *op, const int32_t *M, const int32_t *shift) {
-  op->DM = qs5_take(build, op->outputs, sizeof *op->DM);
-  for (int32_t i = 0; op->DM && i < op->outputs; ++i)
-    if (shift[i] < 32) op->DM[i] = op->D[i] * M[i] * (1 << 8) + shift[i] - 1;
+/* u D D_M on 16-bit lanes where u has 8 bits: |u D| < 2^15, |u D D_M| < 2^30, and a shift of 32 or more leaves nothing. */
+static void direct_on_words(qs5_build *build, qs5_op *op, const int32_t *M, const int32_t *shift) {
+  op->D16 = halves(build, op->D, op->outputs);
+  op->M16 = halves(build, M, op->outputs);
+  op->shift2 = qs5_take(build, op->outputs, sizeof *op->shift2);
+  if (!op->D16 || !op->M16 || !op->shift2) return;
+  for (int64_t i = 0; i < padded(op->outputs); ++i) {
+    const int nothing = i >= op->outputs || shift[i] > 31;
+    if (nothing) op->M16[i] = 0;
+    op->shift2[i] = nothing ? 1 : shift[i];
+  }
+  in_pairs(build, op->shift2, op->outputs);
 }
 
 static void output(qs5_build *build, qs5_op *op) {
   matrix(build, op, 0);
   op->D = numbers(build, 1, op->outputs, -127, 127);
   int32_t *M = numbers(build, 2, op->outputs, 0, INT16_MAX), *shift = numbers(build, 3, op->outputs, 1, 46);
-  if (op->D && M && shift && op->u->size == 1) direct_in_one(build, op, M, shift);
+  if (build->failed) return;
+  if (on_words(build) && op->u->size == 1) direct_on_words(build, op, M, shift);
+  for (int32_t i = 0; i < op->outputs; ++i) op->direct.clipped |= shift[i] < 8; /* 2^30 / 2^7 is well below 2^24 */
   rescale_arrays(build, &op->direct, 2, 3, op->outputs);
   rescale_arrays(build, &op->scale, 4, 5, op->outputs);
+  if (build->failed) return;
+  if (!op->D16) op->direct.clipped = 1;
+  find_clipped(build, op, (int64_t)1 << 24);
+  in_pairs(build, op->bias, op->outputs);
+  in_pairs(build, op->D, op->outputs);
+  sort_rescale(build, &op->direct, op->outputs);
+  sort_rescale(build, &op->scale, op->outputs);
 }
 
 /* -- the others -------------------------------------------------------------------------------------------------- */
@@ -167,6 +238,11 @@ static void affine(qs5_build *build, qs5_op *op) {
     const int64_t sum = (int64_t)op->offset[i] + (1 << (op->shift[i] - 1));
     if (sum > INT32_MAX) qs5_refuse(build, "an offset out of range");
     op->offset[i] = (int32_t)(uint32_t)sum;
+  }
+  if (on_words(build)) {
+    op->M16 = halves(build, op->M, n);
+    op->offset2 = copied_in_pairs(build, op->offset, n);
+    op->shift2 = copied_in_pairs(build, op->shift, n);
   }
   int width = 0;
   for (int32_t v = n - 1; v; v >>= 1) ++width;
@@ -186,17 +262,18 @@ static void recurrence(qs5_build *build, qs5_op *op) {
     op->rotation[i] = (int32_t)(((uint32_t)re[i] & 0xFFFFu) | (uint32_t)-im[i] << 16);
     op->rotation[padded(modes) + i] = (int32_t)(((uint32_t)im[i] & 0xFFFFu) | (uint32_t)re[i] << 16);
   }
+  in_pairs(build, op->rotation, modes);
+  in_pairs(build, op->rotation + padded(modes), modes);
   if (op->numbers[0] != 1) rescale_number(build, &op->scale, op->numbers[0], op->numbers[1]);
   else if (op->numbers[1] < 1 || op->numbers[1] > 30) qs5_refuse(build, "a shift out of range");
 }
 
-/* Padding shifts by 1: kernels on 16-bit lanes need the bit below. */
 static void right_shifts(qs5_build *build, qs5_op *op) {
   const int32_t n = op->to->channels;
   for (int32_t i = 0; i < n; ++i)
     if (op->right[i] < 1) return;
   op->right16 = qs5_take(build, n, sizeof *op->right16);
-  for (int64_t i = 0; op->right16 && i < padded(n); ++i) op->right16[i] = (int16_t)(i < n ? op->right[i] : 1);
+  for (int32_t i = 0; op->right16 && i < n; ++i) op->right16[i] = (int16_t)(1 << (15 - op->right[i]));
 }
 
 static void shift(qs5_build *build, qs5_op *op) {
@@ -249,9 +326,23 @@ static void within(qs5_build *build, int32_t v, int32_t low, int32_t high) {
   if (v < low || v > high) qs5_refuse(build, "a number out of range");
 }
 
+/* A table of an op of one signal of 8 bits, for kernels that look up faster than they compute. */
+static void tabulate(qs5_build *build, qs5_op *op) {
+  if (build->failed || op->x->size != 1 || op->to->size != 1) return;
+  op->bytes_table = qs5_take(build, 256, 1);
+  const int32_t offset = op->numbers[0];
+  for (int32_t x = op->x->low; op->bytes_table && x <= op->x->high; ++x) {
+    const int32_t opened = clamp(x + offset, 0, 2 * offset);
+    const int32_t v = op->kind == QS5_QGELU ? shift_by(x * opened, op->numbers[1])
+                                            : rescale(opened, *op->scale.M, *op->scale.shift, *op->scale.left);
+    op->bytes_table[(uint8_t)x] = (uint8_t)clamp(v, op->to->low, op->to->high);
+  }
+}
+
 static void hard_sigmoid(qs5_build *build, qs5_op *op) {
   within(build, op->numbers[0], 1, 1 << 28);
   rescale_number(build, &op->scale, op->numbers[1], op->numbers[2]);
+  tabulate(build, op);
 }
 
 void qs5_constants(qs5_build *build, qs5_op *op) {
@@ -268,6 +359,7 @@ void qs5_constants(qs5_build *build, qs5_op *op) {
   case QS5_QGELU:
     within(build, op->numbers[0], 1, 1 << 15);
     within(build, op->numbers[1], -15, 30);
+    tabulate(build, op);
     break;
   case QS5_MULTIPLY:
   case QS5_ADD: within(build, op->numbers[0], -15, 30); break;

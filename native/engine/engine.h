@@ -74,9 +74,12 @@ int qs5_level_available(qs5_level level);
 typedef struct qs5_model qs5_model;
 typedef struct qs5_work qs5_work;
 
-/* counting: a slower model that counts saturated codes. Returns NULL and writes a sentence into `error`. */
+/* QS5_COUNTING: a slower model that counts saturated codes. QS5_UNFUSED: every op by itself, for tests. */
+enum { QS5_COUNTING = 1, QS5_UNFUSED = 2 };
+
+/* options: of the above, or 0. Returns NULL and writes a sentence into `error`. */
 qs5_model *qs5_model_new(const qs5_input_spec *input, const qs5_op_spec *ops, int32_t count, qs5_level level,
-                         int counting, char *error, size_t error_size);
+                         int options, char *error, size_t error_size);
 void qs5_model_free(qs5_model *model);
 int32_t qs5_input_channels(const qs5_model *model);
 int32_t qs5_output_channels(const qs5_model *model);

@@ -23,6 +23,7 @@ typedef struct {
 typedef struct {
   int32_t *M, *shift, *left;
   int raised;      /* whether some left is not 0 */
+  int clipped;     /* whether acc 2^left may pass 2^31 */
   int32_t *packed; /* 2^16 M + shift - 17: half the bytes for kernels that wait for memory */
 } qs5_rescale;
 
@@ -30,11 +31,22 @@ struct qs5_block;
 typedef struct qs5_op qs5_op;
 typedef void (*qs5_kernel)(const qs5_op *op, const struct qs5_block *block);
 
+/* The ops that a kernel does to its codes before they leave the registers, in this order; NULL: no such op (fuse.c). */
+typedef struct {
+  const qs5_op *table, *multiply, *add, *affine; /* after a product */
+  const qs5_op *shift;                           /* after a recurrence */
+  int any;
+} qs5_tail;
+
 struct qs5_op {
   qs5_kernel run;
   qs5_kind kind;
   int32_t in[QS5_MAX_READS], out;
   const qs5_info *x, *y, *u, *to; /* of in[0], in[1], in[2] and out */
+  qs5_tail tail;
+  int in_tail; /* it runs as part of an earlier op */
+  int other;   /* a multiply or add in a tail: which of its inputs comes from memory */
+  int kept;    /* whether an op outside of the tail reads what it writes */
   int32_t numbers[QS5_MAX_NUMBERS];
 
   /* Dense and output: rows of the matrix, its inputs, the bias with the correction for shifted inputs in it. */
@@ -42,27 +54,33 @@ struct qs5_op {
   int bytes;                       /* inputs enter the product as bytes, else as 16-bit numbers */
   void *weight;
   int32_t *bias;
+  int64_t largest_bias; /* as the model has it */
   qs5_rescale scale, direct;
   int32_t *D;
-  int32_t *DM; /* 2^8 D D_M + D_shift - 1: u D in one product where u has 8 bits; else NULL */
 
   int32_t *M, *offset, *shift; /* affine, layer norm: offset has the half in it */
   int32_t *left, *half, *right; /* shift(x, s) a channel */
-  int16_t *right16;             /* the same where all are to the right; else NULL */
+
+  /* For kernels on 16-bit lanes (lanes512.h): what they read as 32-bit lanes is in pairs (qs5_place_in_pairs). */
+  int16_t *D16, *M16;      /* output: D and D_M where u has 8 bits, else D16 is NULL; affine: M */
+  int32_t *offset2, *shift2; /* affine: offset and shift; output: shift2 is D_shift */
+  int16_t *right16;        /* 2^(15 - s) where every s of a shift is 1 to 15; else NULL */
+
   int16_t *re, *im;
-  int32_t *rotation; /* pairs (re, -im), then pairs (im, re), for 16-bit multiply-adds */
+  int32_t *rotation; /* in pairs: (re, -im), then (im, re), for 16-bit multiply-adds */
   int64_t state_at;  /* in int16 from the start of a record */
   int32_t *table;    /* by the byte of x; an embedding: (tokens, padded outputs) */
-  uint8_t *bytes_table;
+  uint8_t *bytes_table; /* the same where codes are bytes; any op of one 8-bit signal may have one */
   int32_t tokens;
   int square_bits;
 };
 
 struct qs5_model {
   qs5_level level;
-  int counting, bidirectional;
+  int counting, fused, bidirectional;
   int32_t count, pool; /* ops; position of the pool, or count */
   qs5_op *ops;
+  int32_t *stage_of;         /* of each op: the position of the op that runs it */
   qs5_info *signals; /* count + 1 */
   int32_t input_multipliers;
   int64_t *input_M, *input_offset;
@@ -101,11 +119,20 @@ static inline int16_t *qs5_state(const qs5_op *op, const qs5_block *block, int64
   return (int16_t *)(void *)(block->records + sequence * block->record_bytes) + op->state_at;
 }
 
+/* Where a channel is when two vectors of sixteen 32-bit lanes hold 32 channels such that packing them to 16 bits
+ * (vpackssdw) brings the channels in order: lane 4 l + j of vector v is channel 8 l + 4 v + j. */
+static inline int32_t qs5_place_in_pairs(int32_t channel) {
+  return channel / 32 * 32 + channel / 4 % 2 * 16 + channel % 32 / 8 * 4 + channel % 4;
+}
+
 /* How a product's weights are stored: [outputs / lanes][inputs / group][lanes][group], with the first two the other way
- * round if `across`. No lanes, no group: as they come. */
+ * round, and outputs in pairs, if `across`. No lanes, no group: as they come. */
 typedef struct {
   int32_t lanes, group, across;
 } qs5_packing;
+
+/* Whether an op without memory can be done on 16-bit lanes (lanes512.h). */
+int qs5_fits_words(const qs5_op *op);
 
 /* The kernels of one instruction set. */
 typedef struct {
@@ -118,5 +145,7 @@ const qs5_kernels *qs5_kernels_avx2(void);
 const qs5_kernels *qs5_kernels_avx512(void);
 /* The kernel that is faster than the portable one for this op, or NULL. */
 qs5_kernel qs5_fast_vnni(const qs5_op *op);
+qs5_kernel qs5_product_vnni(const qs5_op *op);
+qs5_kernel qs5_recurrence_vnni(const qs5_op *op);
 
 #endif

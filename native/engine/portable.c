@@ -38,18 +38,6 @@ static void write_row(const qs5_op *op, const qs5_block *block, int64_t row, con
   narrow(to, v, to->channels, qs5_row_out(op, block, row));
 }
 
-/* -- functions of SPEC.md, section 3 ---------------------------------------------------------------------------- */
-
-static inline int32_t rescale(int32_t acc, int32_t M, int32_t shift, int32_t left) {
-  const int32_t limit = INT32_MAX >> left;
-  acc = clamp(acc, -limit, limit) * (1 << left);
-  const int32_t low = (int32_t)((((uint32_t)acc & 0xFFFFu) * (uint32_t)M) >> 16);
-  return ((acc >> 16) * M + low + (1 << (shift - 17))) >> (shift - 16);
-}
-
-/* shift(x, s) for one s: to the right with a half, or to the left. */
-static inline int32_t shift_by(int32_t x, int32_t s) { return s > 0 ? (x + (1 << (s - 1))) >> s : x * (1 << -s); }
-
 /* -- products ---------------------------------------------------------------------------------------------------- */
 
 static void rescale_row(const qs5_rescale *by, int32_t n, int32_t *v) {

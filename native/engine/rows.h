@@ -1,4 +1,4 @@
-/* Rows of codes as wider numbers, in plain C. Included by each file that is compiled for one instruction set. */
+/* Rows of codes as wider numbers, and the functions of SPEC.md, in plain C. Included by each file that is compiled for one instruction set. */
 #ifndef QS5_ROWS_H
 #define QS5_ROWS_H
 
@@ -7,6 +7,17 @@
 static inline int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t most(int32_t a, int32_t b) { return a > b ? a : b; }
 static inline int32_t clamp(int32_t v, int32_t low, int32_t high) { return least(most(v, low), high); }
+
+/* requantize and shift of SPEC.md, section 3. */
+static inline int32_t rescale(int32_t acc, int32_t M, int32_t shift, int32_t left) {
+  const int32_t limit = INT32_MAX >> left;
+  acc = clamp(acc, -limit, limit) * (1 << left);
+  const int32_t low = (int32_t)((((uint32_t)acc & 0xFFFFu) * (uint32_t)M) >> 16);
+  return ((acc >> 16) * M + low + (1 << (shift - 17))) >> (shift - 16);
+}
+
+/* shift(x, s) for one s: to the right with a half, or to the left. */
+static inline int32_t shift_by(int32_t x, int32_t s) { return s > 0 ? (x + (1 << (s - 1))) >> s : x * (1 << -s); }
 
 #define QS5_WIDEN(type)                                                                                                \
   do {                                                                                                                 \

@@ -113,6 +113,12 @@ static void collect(const qs5_model *model, const qs5_work *work, int64_t first,
   *(int64_t *)(void *)(record + layout->steps_at) += steps;
 }
 
+/* Those of ops first .. end - 1 that are not in a tail. */
+static void run_ops(const qs5_model *model, int32_t first, int32_t end, const qs5_block *block) {
+  for (const qs5_op *op = model->ops + first; op < model->ops + end; ++op)
+    if (!op->in_tail) op->run(op, block);
+}
+
 /* -- blocks ------------------------------------------------------------------------------------------------------ */
 
 static qs5_block block_of(const qs5_model *model, qs5_work *work, unsigned char *records, int64_t sequences, int64_t steps) {
@@ -144,7 +150,7 @@ static void run_block(const qs5_model *model, qs5_work *work, const job *job, in
   const qs5_block block = block_of(model, work, records, sequences, steps);
   for (int64_t s = 0; s < sequences; ++s)
     quantize(model, work, job->raw, job->type, (first + s) * job->steps + begin, steps, s * steps);
-  for (int32_t i = 0; i < model->pool; ++i) model->ops[i].run(&model->ops[i], &block);
+  run_ops(model, 0, model->pool, &block);
   for (int64_t s = 0; s < sequences; ++s) {
     const int64_t end = job->lengths ? job->lengths[first + s] : job->steps;
     const int64_t counted = end - begin < steps ? end - begin : steps;
@@ -194,7 +200,7 @@ void qs5_answer(const qs5_model *model, qs5_work *work, int64_t sequences, const
   const qs5_block block = block_of(model, work, NULL, 1, 1);
   for (int64_t s = 0; s < sequences; ++s) {
     pool(model, work, records + (size_t)s * model->record.bytes);
-    for (int32_t i = model->pool + 1; i < model->count; ++i) model->ops[i].run(&model->ops[i], &block);
+    run_ops(model, model->pool + 1, model->count, &block);
     write_outputs(model, work, 1, 0, outputs + s * qs5_output_channels(model));
   }
 }

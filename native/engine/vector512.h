@@ -62,6 +62,23 @@ QS5_INLINE __m512i rescale512(__m512i acc, qs5_factors f) {
   return round512(_mm512_add_epi32(_mm512_madd_epi16(acc, f.high), _mm512_mulhi_epu16(acc, f.low)), f.right);
 }
 
+/* The same with the rounding half at hand, for many rows: sums of 32 bits hold it, since |acc M| / 2^16 <= 2^30 and the
+ * half is at most 2^29. */
+typedef struct {
+  __m512i low, high, half, right; /* right: shift - 16 */
+} qs5_scaling;
+
+QS5_INLINE qs5_scaling scaling(__m512i packed) {
+  const qs5_factors f = factors(packed);
+  const __m512i one = _mm512_set1_epi32(1);
+  return (qs5_scaling){f.low, f.high, _mm512_sllv_epi32(one, f.right), _mm512_add_epi32(f.right, one)};
+}
+
+QS5_INLINE __m512i scale512(__m512i acc, qs5_scaling f) {
+  const __m512i upper = _mm512_dpwssd_epi32(f.half, acc, f.high);
+  return _mm512_srav_epi32(_mm512_add_epi32(upper, _mm512_mulhi_epu16(acc, f.low)), f.right);
+}
+
 /* Makes up for a shift below 17; what is clipped saturates either way. */
 QS5_INLINE __m512i raise512(__m512i acc, __m512i left) {
   const __m512i limit = _mm512_srlv_epi32(_mm512_set1_epi32(INT32_MAX), left);

@@ -66,11 +66,18 @@ class NativeEngine:
     """A model made ready for the native engine (`qs5.integer.engine.Engine`).
 
     level: instruction set, see `levels`. threads: for batches, each takes whole sequences. counting: count saturated
-    codes, on a slower path.
+    codes, on a slower path. fused: ops that follow each other run together where the instruction set has that; False
+    runs every op by itself, to compare with.
     """
 
     def __init__(
-        self, model: IntegerModel, *, level: str | None = None, threads: int = 1, counting: bool = False
+        self,
+        model: IntegerModel,
+        *,
+        level: str | None = None,
+        threads: int = 1,
+        counting: bool = False,
+        fused: bool = True,
     ) -> None:
         check(model)
         if threads < 1:
@@ -79,7 +86,7 @@ class NativeEngine:
         from qs5 import _native  # pyright: ignore[reportAttributeAccessIssue]
 
         self.model, self.threads = model, threads
-        self._engine = _native.Engine(_input(model.input), _ops(model), self.level, counting)
+        self._engine = _native.Engine(_input(model.input), _ops(model), self.level, counting, fused)
         self._layout = _Layout(model, *self._engine.layout)
         self._counts = np.zeros(len(model.signals), np.int64) if counting else None
 

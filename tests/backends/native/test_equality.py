@@ -32,6 +32,7 @@ def padded(model: IntegerModel, seed: int, lengths: tuple[int, ...]) -> tuple[np
 def test_whole_sequences(seed: int) -> None:
     model = random_integer_model(seed)
     engines = [NativeEngine(model, level=x, counting=c) for x in levels() for c in (False, True)]
+    engines.append(NativeEngine(model, fused=False))
     for sequence in random_sequences(model, seed=seed):
         expected = reference.logits(model, sequence[None])
         for engine in engines:
@@ -46,8 +47,10 @@ def test_whole_sequences(seed: int) -> None:
 def test_wide_layers_and_many_blocks(level: str, seed: int, bidirectional: bool) -> None:
     model = random_integer_model(seed, H=97 + seed, modes=67, layers=2, bidirectional=bidirectional)
     (sequence,) = random_sequences(model, seed=seed, lengths=(LONG,))
-    got = NativeEngine(model, level=level).logits(sequence[None])
-    np.testing.assert_array_equal(got, reference.logits(model, sequence[None]))
+    expected = reference.logits(model, sequence[None])
+    for fused in (True, False):
+        got = NativeEngine(model, level=level, fused=fused).logits(sequence[None])
+        np.testing.assert_array_equal(got, expected)
 
 
 @every_level
