@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tests.support import small_inputs, small_model
 
-from qs5.kernels import native
-from qs5.kernels.layer import LayerArrays, check_shapes
+from qs5.kernels import layer as kernel, native
+from qs5.kernels.layer import SITES, LayerArrays, LayerOptions, check_shapes
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic
 from qs5.model.network import S5Model, forward
 from qs5.model.recurrence import scan_sequential
@@ -24,7 +24,14 @@ pytestmark = pytest.mark.skipif(not native.available(), reason="no native kernel
 FLOAT_TOLERANCE = 2e-5
 """Of the largest element of an array: float32, sums in another order, a logistic in place of a tanh."""
 QUANTIZED_TOLERANCE = 0.02
-"""The same for gradients where one in some thousand values may fall on the other side of a rounding threshold."""
+"""The same where one in some thousand values may fall on the other side of a rounding threshold; what is rounded is
+compared code by code in `test_quantized_codes_are_those_of_the_definition`."""
+
+TIE, LAST_BITS, SUM_TOLERANCE = 1e-5, 4 * 2.0**-24, 1e-6
+"""How near to a tie, in steps and relative to the value, float32 may take the other code; and sums, to the largest."""
+
+EXACT_SITES = ("state_out", "product", "residual")
+"""What is rounded there are products and sums of few integers and powers of two: exact in float32, ties too."""
 
 SIZES = [(1, 1), (2, 2), (3, 5), (17, 2), (40, 9)]
 """(L, B). Statistics of a batch norm need more than one value: see _batch_stats."""
@@ -129,6 +136,119 @@ def test_quantized(spec: str, changes: dict[str, Any]) -> None:
     args: dict[str, Any] = {"L": 17, "B": 5, "batch_stats": False}
     mine, expected = (_probe(model, a, **args) for a in (native_kernels, composed))
     _assert_close(mine, expected, QUANTIZED_TOLERANCE)
+
+
+class Oracle:
+    """A quantized layer in float64, one operation after the other. `doubtful`: per site, which codes float32 may miss.
+
+    A sum of float32 numbers is wrong by some of their last bits. Where the exact sum is nearer than that to a tie
+    between two codes, either code is right.
+    """
+
+    def __init__(self, options: LayerOptions, arrays: LayerArrays) -> None:
+        self.options, self.doubtful = options, dict[str, np.ndarray]()
+        self.a: Any = arrays._make(np.asarray(v, np.float64) for v in arrays)
+
+    def codes(self, site: str, v: np.ndarray) -> np.ndarray:
+        """v on the grid of a site, in codes."""
+        inverse, _, low, high = self.a.grids[SITES.index(site), :, : v.shape[-1]]
+        scaled = v * inverse
+        to_tie = np.abs(scaled - np.floor(scaled) - 0.5)
+        inexact = site not in EXACT_SITES
+        self.doubtful[site] = inexact & (to_tie < TIE + LAST_BITS * np.abs(scaled))
+        return np.clip(np.floor(scaled + 0.5), low[0], high[0])
+
+    def on_grid(self, site: str, v: np.ndarray) -> np.ndarray:
+        """v on the grid of a site; v itself where there is none."""
+        if not self.options.rounded[SITES.index(site)]:
+            return v
+        return self.codes(site, v) * self.step(site, v)
+
+    def step(self, site: str, v: np.ndarray) -> np.ndarray:
+        """The step of each channel of v."""
+        return self.a.grids[SITES.index(site), 1, : v.shape[-1]]
+
+    def norm(self) -> np.ndarray:
+        x = self.a.x
+        if self.options.epsilon is not None:
+            x = x - x.mean(-1, keepdims=True)
+            x = x / np.sqrt(np.mean(x**2, -1, keepdims=True) + self.options.epsilon)
+        return self.on_grid("norm", x * self.a.gain + self.a.offset)
+
+    def states(self, v: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """One step from each of the states `before`."""
+        M = v.shape[-1] // 2
+        a, q = self.a.a[:M] + 1j * self.a.a[M:], before[..., :M] + 1j * before[..., M:]
+        return self.on_grid("state", np.concatenate([(a * q).real, (a * q).imag], -1) + v)
+
+    def y(self, states: np.ndarray, u: np.ndarray) -> np.ndarray:
+        read = self.options.rounded[SITES.index("state_out")]
+        return (self.codes("state_out", states) if read else states) @ self.a.C + self.a.D * u
+
+    def gelu(self, y: np.ndarray) -> np.ndarray:
+        y = self.on_grid("y", y)
+        return self.on_grid("gelu", 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))))
+
+    def out(self, g: np.ndarray, z: np.ndarray) -> np.ndarray:
+        opening = self.on_grid("sigmoid", 1 / (1 + np.exp(-self.on_grid("gate", z))))
+        return self.on_grid("residual", self.a.x + self.on_grid("product", g * opening))
+
+
+def _kernel_call(norm: str, monkeypatch: pytest.MonkeyPatch) -> tuple[LayerOptions, LayerArrays]:
+    """What the kernel is given for a small layer under W8A8Abar16."""
+    model = small_model(layers=1, H=12, P=16, norm=norm)
+    calls: list[Any] = []
+    run = kernel.layer
+    monkeypatch.setattr(kernel, "layer", lambda *call: calls.append(call) or run(*call))
+    x = jnp.swapaxes(small_inputs(B=9, L=40), 0, 1)
+    forward(model, x, arithmetic=_static(model, "W8A8Abar16")[0])
+    return calls[0]
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_quantized_codes_are_those_of_the_definition(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operation on what the kernel had before it: equal codes but at ties, and there the neighbour.
+
+    So the kernel and the composed layer differ in nothing but the order of their sums: once a sum lies at a tie, the
+    recurrence carries the one code on, which is why whole forward passes can be compared by a tolerance only.
+    """
+    options, arrays = _kernel_call(norm, monkeypatch)
+    assert all(options.rounded)
+    kept = kernel._forward(options, arrays, save=True)
+    out, _, _, last, states, y, z, _ = (np.asarray(v, np.float64) for v in kept)
+    oracle = Oracle(options, arrays)
+    u = oracle.norm()
+    Bu = oracle.on_grid("Bu", u @ oracle.a.B)
+    g = oracle.gelu(y)
+    found = {
+        "state": (states, oracle.states(Bu, np.concatenate([oracle.a.x0[None], states[:-1]]))),
+        "y": (y, oracle.y(states, u)),
+        "z": (z, g @ oracle.a.W + oracle.a.b),
+        "residual": (out, oracle.out(g, z)),
+    }
+    np.testing.assert_array_equal(last, states[-1])
+    # A step that reads a doubtful code is not compared; there are few.
+    clear = {
+        "norm": ~oracle.doubtful["norm"].any(-1),
+        "gelu": ~(oracle.doubtful["y"] | oracle.doubtful["gelu"]).any(-1),
+    }
+    assert min(rows.mean() for rows in clear.values()) > 0.95
+    for name, rows in (("y", clear["norm"]), ("z", clear["gelu"])):
+        mine, exact = (v[rows] for v in found[name])
+        np.testing.assert_allclose(
+            mine, exact, rtol=0.0, atol=SUM_TOLERANCE * np.abs(exact).max(), err_msg=name
+        )
+    for name, rows, through in (
+        ("state", clear["norm"], ("Bu", "state")),
+        ("residual", clear["gelu"], ("gate", "sigmoid")),
+    ):
+        mine, exact = (v[rows] for v in found[name])
+        apart = np.abs(mine - exact) / oracle.step(name, mine)
+        doubtful = np.any([oracle.doubtful[site][rows] for site in through], axis=0)
+        assert np.all(apart[~doubtful] == 0.0), name
+        assert doubtful.mean() < 0.05, name
+        if name == "state":
+            assert apart.max() <= len(through)
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
