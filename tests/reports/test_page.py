@@ -1,5 +1,6 @@
 """The report: from files alone, to one page that needs nothing else."""
 
+import dataclasses
 import json
 import math
 import re
@@ -101,6 +102,11 @@ def test_the_page_shows_what_the_files_hold(folder: Path):
     assert (values["run"], values["method"], values["spec"]) == ("w4a8", "ptq", "W4A8")
     assert values["test"] == f"{100 * judged['value']:.2f} %"
     assert "started from <code>float</code>" in text and "outside" in text
+
+
+def test_names_are_text_and_never_tags(folder: Path):
+    text = page_of([dataclasses.replace(r, name="<b>&") for r in read_runs(folder, "runs")])
+    assert "<b>" not in text and text.count("&lt;b&gt;&amp;") >= 4
 
 
 def test_a_run_that_was_neither_judged_nor_inspected_says_how(folder: Path, tmp_path: Path):
