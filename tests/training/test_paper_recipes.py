@@ -38,6 +38,8 @@ PAPER = [
     Paper("text", originals.imdb_folder, 1_321_154, 4096),
     Paper("listops", originals.listops_files, 188_490, 2048),
     Paper("scifar", originals.cifar_folder, 5_133_706, 1024),
+    Paper("pathfinder", originals.pathfinder_tree, 1_113_602, 1024),
+    Paper("pathx", lambda base: originals.pathfinder_tree(base, 128), 694_018, 16_384),
     Paper("mackey_glass", lambda _: None, 624, 512),
 ]
 IDS = [paper.recipe for paper in PAPER]
