@@ -131,3 +131,18 @@ def pathfinder_tree(base: Path, side: int = 32, images: int = 20) -> None:
         lines.setdefault(part, []).append(f"imgs/{part} {name} {n} {n % 2} 1.0 14 5 2 0.75")
     for part, found in lines.items():
         (folder / "metadata" / f"{part}.npy").write_text("\n".join(found) + "\n")
+
+
+AAN = {
+    "new_aan_pairs.train.tsv": [("1.0", "b'one paper'", "b'another'"), ("0.0", "b'x'", 'b"it\'s"')] * 3,
+    "new_aan_pairs.eval.tsv": [("0.0", "b'a\\nb'", "b'\\xc3'")],
+    "new_aan_pairs.test.tsv": [("1.0", "b'~~'", "b'0123456789abcdef'")],
+}
+
+
+def aan_files(base: Path) -> None:
+    """The arena's three files of pairs: label, numbers of the papers, texts as byte literals."""
+    base.mkdir(parents=True, exist_ok=True)
+    for name, rows in AAN.items():
+        lines = [f"{label}\t{n}\t{n + 100}\t{a}\t{b}\n" for n, (label, a, b) in enumerate(rows)]
+        (base / name).write_text("".join(lines))

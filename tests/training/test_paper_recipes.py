@@ -37,6 +37,7 @@ class Paper(NamedTuple):
 PAPER = [
     Paper("text", originals.imdb_folder, 1_321_154, 4096),
     Paper("listops", originals.listops_files, 188_490, 2048),
+    Paper("retrieval", originals.aan_files, 772_098, 4000),
     Paper("scifar", originals.cifar_folder, 5_133_706, 1024),
     Paper("pathfinder", originals.pathfinder_tree, 1_113_602, 1024),
     Paper("pathx", lambda base: originals.pathfinder_tree(base, 128), 694_018, 16_384),
