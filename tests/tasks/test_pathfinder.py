@@ -172,13 +172,15 @@ def test_an_image_shows_its_scene():
         for x, y in scene.marks:
             assert image[int(y), int(x)] == 255
         centres = np.stack(np.meshgrid(np.arange(32) + 0.5, np.arange(32) + 0.5), axis=-1)
-        points = np.linspace(*np.moveaxis(np.concatenate(scene.paths), 1, 0), 9).reshape(-1, 2)
+        begin, end = np.moveaxis(np.concatenate(scene.paths), 1, 0)
+        points = np.linspace(begin, end, 9).reshape(-1, 2)
         off_dashes = np.linalg.norm(centres[:, :, None] - points, axis=-1).min(axis=-1) > 1.2
         off_marks = np.linalg.norm(centres[:, :, None] - scene.marks, axis=-1).min(axis=-1) > RADIUS + 0.5
         assert not image[off_dashes & off_marks].any()
 
 
 def test_impossible_options_are_refused(tmp_path: Path):
-    for changes in ({"images": 9}, {"contour": 1}, {"distractors": 9}, {"turn": 0.0}):
+    impossible: list[dict[str, Any]] = [{"images": 9}, {"contour": 1}, {"distractors": 9}, {"turn": 0.0}]
+    for changes in impossible:
         with pytest.raises(DataError, match="pathfinder: expected at least 10 images"):
             make(tmp_path, PathfinderOptions(**changes))
