@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 # Twenty reviews of each label in train (a tenth is held out), one in test.
@@ -100,3 +102,47 @@ def listops_files(base: Path) -> None:
     for name, rows in LISTOPS.items():
         lines = ["Source\tTarget", *(f"{source}\t{target}" for source, target in rows)]
         (base / name).write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def png(rows: list[bytes]) -> bytes:
+    """A greyscale PNG of 8 bits a pixel, after its specification."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def pathfinder_tree(base: Path, side: int = 32, images: int = 20) -> None:
+    """The arena's folders: image n has the value n in its first pixel and 255 in its last one, and label n % 2."""
+    folder = base / f"pathfinder{side}" / "curv_contour_length_14"
+    (folder / "metadata").mkdir(parents=True)
+    lines: dict[int, list[str]] = {}
+    for n in range(images):
+        part = 2 if n < 4 else 10  # 10.npy is to be read after 2.npy
+        name = f"sample_{n}.png"
+        (folder / "imgs" / str(part)).mkdir(parents=True, exist_ok=True)
+        rows = [bytes([n]) + bytes(side - 1), *[bytes(side)] * (side - 2), bytes(side - 1) + b"\xff"]
+        (folder / "imgs" / str(part) / name).write_bytes(png(rows))
+        lines.setdefault(part, []).append(f"imgs/{part} {name} {n} {n % 2} 1.0 14 5 2 0.75")
+    for part, found in lines.items():
+        (folder / "metadata" / f"{part}.npy").write_text("\n".join(found) + "\n")
+
+
+AAN = {
+    "new_aan_pairs.train.tsv": [("1.0", "b'one paper'", "b'another'"), ("0.0", "b'x'", 'b"it\'s"')] * 3,
+    "new_aan_pairs.eval.tsv": [("0.0", "b'a\\nb'", "b'\\xc3'")],
+    "new_aan_pairs.test.tsv": [("1.0", "b'~~'", "b'0123456789abcdef'")],
+}
+
+
+def aan_files(base: Path) -> None:
+    """The arena's three files of pairs: label, numbers of the papers, texts as byte literals."""
+    base.mkdir(parents=True, exist_ok=True)
+    for name, rows in AAN.items():
+        lines = [f"{label}\t{n}\t{n + 100}\t{a}\t{b}\n" for n, (label, a, b) in enumerate(rows)]
+        (base / name).write_text("".join(lines))

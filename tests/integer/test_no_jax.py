@@ -49,4 +49,4 @@ def test_importing_the_package_imports_nothing_of_training(run_python) -> None:
         "import sys, qs5.integer\nprint(*sorted(n for n in sys.modules if n.startswith('qs5')))"
     )
     below = {name.split(".")[1] for name in inside.split() if "." in name}
-    assert below <= {"integer", "errors", "numerics", "notation"}
+    assert below <= {"integer", "errors", "files", "numerics", "notation"}

@@ -94,6 +94,12 @@ def test_each_obstacle_alone(text: str, head: str, words: str) -> None:
     assert any(words in reason for reason in found)
 
 
+def test_padding_kept_from_the_scan_is_an_obstacle_where_a_scan_runs_backwards() -> None:
+    assert obstacles(small_model(layers=1, padding="masked"), SPEC) == []
+    (found,) = obstacles(small_model(layers=1, padding="masked", bidirectional=True), SPEC)
+    assert "--model.padding fed" in found
+
+
 def test_a_deployable_model_has_no_obstacle() -> None:
     assert obstacles(small_model(layers=1), SPEC) == []
 

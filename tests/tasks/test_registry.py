@@ -6,7 +6,18 @@ import pytest
 from qs5 import tasks
 from qs5.tasks import DataError
 
-NAMES = ("digits", "smnist", "listops", "text", "scifar", "mackey_glass", "custom")
+NAMES = (
+    "digits",
+    "smnist",
+    "listops",
+    "text",
+    "retrieval",
+    "scifar",
+    "pathfinder",
+    "pathx",
+    "mackey_glass",
+    "custom",
+)
 WITHOUT_JAX = """
 import sys
 sys.modules["jax"] = None

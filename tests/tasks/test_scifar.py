@@ -95,6 +95,7 @@ def test_other_problems_are_named(cache: Path, tmp_path: Path):
         tasks.load("scifar", data_dir=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_real_labels_and_pixels(cache: Path):
     """Against figures of CIFAR-10's page, and the lossless images of another copy."""
     path, lossless = real(scifar.GREY), real("cifar10_rgb_lossless_train4000.npz")

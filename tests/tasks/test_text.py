@@ -123,6 +123,7 @@ def test_impossible_options_are_refused(options: dict, message: str, cache: Path
         load(tmp_path, **options)
 
 
+@pytest.mark.slow
 @real
 def test_the_real_reviews(cache: Path):
     """Counts and mean lengths that are published for the data set."""

@@ -37,7 +37,10 @@ class Paper(NamedTuple):
 PAPER = [
     Paper("text", originals.imdb_folder, 1_321_154, 4096),
     Paper("listops", originals.listops_files, 188_490, 2048),
+    Paper("retrieval", originals.aan_files, 772_098, 4000),
     Paper("scifar", originals.cifar_folder, 5_133_706, 1024),
+    Paper("pathfinder", originals.pathfinder_tree, 1_113_602, 1024),
+    Paper("pathx", lambda base: originals.pathfinder_tree(base, 128), 694_018, 16_384),
     Paper("mackey_glass", lambda _: None, 624, 512),
 ]
 IDS = [paper.recipe for paper in PAPER]
@@ -53,7 +56,8 @@ def load(paper: Paper, folder: Path, **options: Any) -> tuple[Recipe, Task]:
 
 @pytest.mark.parametrize("paper", PAPER, ids=IDS)
 def test_a_full_scale_recipe_has_the_published_size(paper: Paper, tmp_path: Path):
-    recipe, task = load(paper, tmp_path)
+    # A short delay is quick to integrate; the other tasks have no such option.
+    recipe, task = load(paper, tmp_path, **({"tau": 1} if paper.recipe == "mackey_glass" else {}))
     assert task.length == paper.length
     shapes = shapes_of(recipe.model)
     assert shapes.parameter_count == paper.parameters

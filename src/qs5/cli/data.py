@@ -13,6 +13,7 @@ from qs5.errors import UserError
 from qs5.reports.tables import terminal
 from qs5.tasks import Split, checks
 from qs5.tasks.listops_make import ListOpsOptions
+from qs5.tasks.pathfinder_make import PathfinderOptions
 
 USAGE = "qs5 data check TASK [options], or qs5 data make KIND --out PATH [options]"
 
@@ -30,6 +31,17 @@ class CheckArguments:
 @dataclass(frozen=True, kw_only=True)
 class MakeListOps(ListOpsOptions):
     """Write random ListOps expressions in the files of the Long Range Arena, by default with its parameters."""
+
+    out: Path
+    """The folder; give it as --data-dir to train on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakePathfinder(PathfinderOptions):
+    """Write images in the manner of Pathfinder: two long dashed paths, short ones, and two ends that are marked.
+
+    They are ours, not the Long Range Arena's, and results on them are not to be compared with published ones.
+    """
 
     out: Path
     """The folder; give it as --data-dir to train on them."""
@@ -95,6 +107,13 @@ def _listops(args: MakeListOps, progress: Progress) -> list[Path]:
     return list(make(args.out, ListOpsOptions(**fields), progress=progress).values())
 
 
+def _pathfinder(args: MakePathfinder, progress: Progress) -> list[Path]:
+    from qs5.tasks.pathfinder_make import make
+
+    fields = {f.name: getattr(args, f.name) for f in dataclasses.fields(PathfinderOptions)}
+    return [make(args.out, PathfinderOptions(**fields), progress=progress)]
+
+
 def _mackey_glass(args: MakeMackeyGlass, progress: Progress) -> list[Path]:
     import io
 
@@ -118,5 +137,6 @@ def _xy(split: Split) -> list[tuple[str, Any]]:
 
 MAKERS: dict[str, tuple[type, Callable[[Any, Progress], list[Path]]]] = {
     "listops": (MakeListOps, _listops),
+    "pathfinder": (MakePathfinder, _pathfinder),
     "mackey_glass": (MakeMackeyGlass, _mackey_glass),
 }

@@ -77,16 +77,16 @@ def lowered_run(model: S5Model, info: RunInfo, task: Task, name: str, *, max_len
         raise UserError(
             f"{name}: expected a quantized run, got a float one; quantize it first: qs5 quantize {name}"
         )
+    if isinstance(task.encoding, OneHot):
+        raise UserError(
+            f"{name}: cannot lower this run: {task.name} is read as tokens, which the lowering does not write down yet"
+        )
     spec = from_json(info.spec)
     if reasons := obstacles(model, spec):
         raise UserError(f"{name}: cannot lower this run: " + "; ".join(reasons))
     if info.plan is None:
         raise UserError(f"{name}: expected calibrated grids, got none; quantize it again")
     plan = plan_from_json(info.plan)
-    if isinstance(task.encoding, OneHot):
-        raise UserError(
-            f"{name}: cannot lower this run: {task.name} is read as tokens, which has no integer form yet"
-        )
     preprocessing = Preprocessing(
         dtype=task.train.x.dtype.name, scale=task.encoding.scale, offset=task.encoding.offset
     )

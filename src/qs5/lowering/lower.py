@@ -54,6 +54,10 @@ def obstacles(model: S5Model, spec: QuantSpec) -> list[str]:
             "schedule=parallel: a parallel scan with scales that follow the data is not what a device runs; "
             "quantize with schedule=sequential"
         )
+    if model.config.bidirectional and model.config.padding == "masked":
+        reasons.append(
+            "padding=masked: integer models scan a padded batch from its end; train with --model.padding fed"
+        )
     return reasons + exact_obstacles(spec, model.config)
 
 

@@ -58,10 +58,10 @@ class ModelConfig:
     dt_min: float = 1e-3
     dt_max: float = 1e-1
     pooling: Pooling = "mean"
-    padding: Padding = "masked"
-    """What the state-space model sees past the end of a sequence shorter than the others of its batch. masked: 0,
-    so that the scan from the right starts at the last valid step, whatever the batch is padded to. fed: the
-    padding like any other step, as the official code has it (its reverse scan reads the padding first)."""
+    padding: Padding = "fed"
+    """What the state-space model sees past the end of a sequence shorter than the others of its batch. fed: the
+    padding like any other step, as the official code has it (its reverse scan reads the padding first). masked: 0,
+    so that the scan from the right starts at the last valid step, whatever the batch is padded to."""
     head: Head = "classification"
     gelu: Gelu = "gelu"
     gate: Gate = "sigmoid"

@@ -10,6 +10,8 @@ from qs5.tasks.digits import load_digits
 from qs5.tasks.errors import DataError
 from qs5.tasks.listops import load_listops
 from qs5.tasks.mackey_glass import load_mackey_glass
+from qs5.tasks.pathfinder import load_pathfinder, load_pathx
+from qs5.tasks.retrieval import load_retrieval
 from qs5.tasks.scifar import load_scifar
 from qs5.tasks.smnist import load_smnist
 from qs5.tasks.task import Encoding, OneHot, Split, Task
@@ -22,7 +24,10 @@ _LOADERS: dict[str, Callable[..., Task]] = {
     "smnist": load_smnist,
     "listops": load_listops,
     "text": load_text,
+    "retrieval": load_retrieval,
     "scifar": load_scifar,
+    "pathfinder": load_pathfinder,
+    "pathx": load_pathx,
     "mackey_glass": load_mackey_glass,
     "custom": load_custom,
 }

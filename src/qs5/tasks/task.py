@@ -247,6 +247,11 @@ class Task:
         return self.train.x.shape[-2]
 
     @property
+    def pairs(self) -> bool:
+        """Whether an example is a pair of documents."""
+        return self.train.x.ndim == 4
+
+    @property
     def loss(self) -> Loss:
         """What training minimizes."""
         return LOSSES[self.metric]

@@ -113,8 +113,9 @@ def read_model(folder: Path) -> ModelFile:
 
 
 def complete(recipe: Recipe, task: Task) -> Recipe:
-    """The recipe with the sizes that the data decides."""
-    head = "regression" if task.objective == "regression" else recipe.model.head
+    """The recipe with the sizes, and the head where it follows from them, that the data decides."""
+    head = "retrieval" if task.pairs else recipe.model.head
+    head = "regression" if task.objective == "regression" else head
     model: ModelConfig = recipe.model.replace(d_in=task.d_in, d_out=task.d_out, head=head)
     return dataclasses.replace(recipe, model=model)
 
