@@ -37,12 +37,15 @@ SIZES = [(1, 1), (2, 2), (3, 5), (17, 2), (40, 9)]
 """(L, B). Statistics of a batch norm need more than one value: see _batch_stats."""
 
 
-def _probe(model: S5Model, arithmetic: Arithmetic, *, L: int, B: int, batch_stats: bool) -> Any:
+def _probe(
+    model: S5Model, arithmetic: Arithmetic, *, L: int, B: int, batch_stats: bool, dtype: Any = jnp.float32
+) -> Any:
     """Everything that a forward pass gives and every gradient, also with respect to the carried states."""
-    x = jnp.swapaxes(small_inputs(B=B, L=L), 0, 1)
+    x = jnp.swapaxes(small_inputs(B=B, L=L), 0, 1).astype(dtype)
     rng = np.random.default_rng(3)
     S = 2 * model.config.modes
-    starts = tuple(jnp.asarray(rng.normal(size=(B, S)), jnp.float32) for _ in model.layers)
+    drawn = [rng.normal(size=(B, S)).astype(np.float32) for _ in model.layers]
+    starts = tuple(jnp.asarray(v, dtype) for v in drawn)
 
     def loss(inputs: Any) -> Any:
         model, starts = inputs
@@ -86,7 +89,6 @@ def test_sizes(L: int, B: int) -> None:
         {"norm": "layer", "norm_bias": False, "H": 7},
         {"gelu": "qgelu", "gate": "hard_sigmoid"},
         {"H": 33, "P": 34, "conj_sym": False},
-        # Two layers of this size with these weights would multiply float32's rounding by a hundred.
         {"H": 96, "P": 128, "dropout": 0.1},
     ],
     ids=str,
@@ -96,6 +98,28 @@ def test_options(changes: dict[str, Any]) -> None:
     args: dict[str, Any] = {"L": 17, "B": 5, "batch_stats": True}
     expected = _probe(model, FloatArithmetic(scan_sequential), **args)
     _assert_close(_probe(model, FloatArithmetic(), **args), expected, FLOAT_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_two_wide_layers_are_as_near_to_float64_as_composed_ones() -> None:
+    """Two layers of this size multiply float32's rounding, in the kernel and without it: neither may be far worse."""
+    model = small_model(H=96, P=128)
+    args: dict[str, Any] = {"L": 17, "B": 5, "batch_stats": True}
+    composed = FloatArithmetic(scan_sequential)
+    mine, theirs = (_probe(model, a, **args) for a in (FloatArithmetic(), composed))
+    with jax.enable_x64(True):
+        exact = _probe(_float64(model), composed, dtype=jnp.float64, **args)
+    for leaves in zip(*(jax.tree.leaves(t) for t in (mine, theirs, exact)), strict=True):
+        a, b, e = (np.asarray(v) for v in leaves)
+        assert e.dtype == np.float64
+        allowed = 3.0 * np.max(np.abs(b - e), initial=0.0) + FLOAT_TOLERANCE / 10 * np.max(
+            np.abs(e), initial=0.0
+        )
+        assert np.max(np.abs(a - e), initial=0.0) <= allowed
+
+
+def _float64(tree: Any) -> Any:
+    return jax.tree.map(lambda v: jnp.asarray(np.asarray(v, np.float64)), tree)
 
 
 @pytest.mark.parametrize(
