@@ -7,20 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from tests import originals
 from tests.integer.small import classifier, dense, regression, signal
+from tests.support import small_model
 
 from qs5 import integer, tasks
 from qs5.backends import reference
 from qs5.cli import integers, main, run as run_verb
 from qs5.cli.lower import lowered_run
 from qs5.errors import UserError
-from qs5.model.network import init_model
 from qs5.training.recipe import load_recipe
-from qs5.training.run import RunInfo, complete
+from qs5.training.run import RunInfo
 
 TINY = (
     "--model.layers",
@@ -234,9 +233,6 @@ def test_mistakes_with_integer_models(
 def test_a_run_on_tokens_is_not_lowered(tmp_path: Path):
     originals.listops_files(tmp_path)
     task = tasks.load("listops", data_dir=str(tmp_path), length=8)
-    recipe = load_recipe("listops-small")
-    info = RunInfo(recipe=recipe, method="ptq", spec={"name": "W8A8Abar16"})
+    info = RunInfo(recipe=load_recipe("listops-small"), method="ptq", spec={"name": "W8A8Abar16"})
     with pytest.raises(UserError, match="run: cannot lower this run: listops is read as tokens"):
-        lowered_run(
-            init_model(jax.random.key(0), complete(recipe, task).model), info, task, "run", max_length=8
-        )
+        lowered_run(small_model(), info, task, "run", max_length=8)
