@@ -22,11 +22,6 @@ QS5_INLINE __m512i load_codes(qs5_type type, const void *row, int64_t at, __mmas
   }
 }
 
-QS5_INLINE void store_codes(int size, void *row, int64_t at, __m512i v, __mmask16 mask) {
-  if (size == 1) _mm_mask_storeu_epi8((int8_t *)row + at, mask, _mm512_cvtepi32_epi8(v));
-  else _mm256_mask_storeu_epi16((int16_t *)row + at, mask, _mm512_cvtepi32_epi16(v));
-}
-
 enum { QS5_ALL_LANES = 0xFFFF };
 
 QS5_INLINE __m512i clamp512(__m512i v, __m512i low, __m512i high) {

@@ -2,7 +2,7 @@
 #include "lanes512.h"
 #include "rows.h"
 
-enum { MOST_ROWS = 8, MOST_PAIRS = 4, MOST_SUMS = 24 };
+enum { MOST_PAIRS = 4, MOST_SUMS = 24 };
 
 /* -- inputs -------------------------------------------------------------------------------------------------------- */
 
