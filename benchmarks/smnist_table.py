@@ -158,8 +158,8 @@ def _parts(records: list[dict[str, Any]]) -> str:
     rows = [(name, percent(value)) for name, value in values.items() if name not in PAPER_TABLE]
     text = (
         "\nWhy the paper's way fails on smnist-float-ln where it holds on the paper's model: after 3 epochs the bias "
-        "of the encoder is about a thousandth of its weight, so 1 / sigma of the first layer norm is 632 on black pixels "
-        "and 1 to 3 on bright ones; the quantized layer norm has one 8-bit scale an example for it. An 8-bit "
+        "of the encoder is about a thousandth of its weight, so 1 / sigma of the first layer norm is 632 on black "
+        "pixels and 1 to 3 on bright ones; the quantized layer norm has one 8-bit scale an example for it. An 8-bit "
         "Lambda-bar on one grid for all modes has moduli above 1 besides.\n"
     )
     if not rows:
