@@ -118,7 +118,7 @@ def png(rows: list[bytes]) -> bytes:
 
 
 def pathfinder_tree(base: Path, side: int = 32, images: int = 20) -> None:
-    """The arena's folders: image n has the value n in its first pixel and 255 in its last one, and label n % 2."""
+    """The arena's folders: image n has n in its first pixel, else n squared times i + 1 in row i, and label n % 2."""
     folder = base / f"pathfinder{side}" / "curv_contour_length_14"
     (folder / "metadata").mkdir(parents=True)
     lines: dict[int, list[str]] = {}
@@ -126,7 +126,8 @@ def pathfinder_tree(base: Path, side: int = 32, images: int = 20) -> None:
         part = 2 if n < 4 else 10  # 10.npy is to be read after 2.npy
         name = f"sample_{n}.png"
         (folder / "imgs" / str(part)).mkdir(parents=True, exist_ok=True)
-        rows = [bytes([n]) + bytes(side - 1), *[bytes(side)] * (side - 2), bytes(side - 1) + b"\xff"]
+        rows = [bytes([n * n * (i + 1) % 256] * side) for i in range(side)]
+        rows[0] = bytes([n]) + rows[0][1:]
         (folder / "imgs" / str(part) / name).write_bytes(png(rows))
         lines.setdefault(part, []).append(f"imgs/{part} {name} {n} {n % 2} 1.0 14 5 2 0.75")
     for part, found in lines.items():
