@@ -110,7 +110,8 @@ def _quantized(
     out = Path("runs") / f"{parent}-{args.method}-{text.replace(',', '-').replace('=', '')}"
     extra: dict[str, Any] = {"widths": spec.widths()}
     if args.method == "ptq":
-        return model, methods.ptq(model, task, spec, parent=info, name=parent, out=out), extra
+        done = methods.ptq(model, task, spec, parent=info, name=parent, out=out)
+        return done.model, done.info, extra
     full = common.load_task(info.recipe, args.data_dir)
     if args.examples:
         full = _part_of_an_epoch(full, args.examples)

@@ -6,7 +6,7 @@ The public API, by name. Names are imported when first used, so that `import qs5
 |--------------|--------------------------------------------------------------------------------------|
 | data         | `load_task`, `Task`, `Split`, `Encoding`                                              |
 | model        | `ModelConfig`, `S5Model`, `init_model`, `forward`, `sites_of`, `load_model`, `save_model` |
-| quantization | `QuantSpec`, `spec_of`, `PRESETS`, `calibrate`, `plan_grids`, `arithmetic_for_spec`   |
+| quantization | `QuantSpec`, `spec_of`, `PRESETS`, `prepared`, `calibrate`, `plan_of`, `arithmetic_for_spec` |
 | training     | `Recipe`, `load_recipe`, `TrainOptions`, `train`, `ptq`, `qaft`, `qat`, `evaluate`    |
 | other code   | `from_lindermanlab`                                                                   |
 | mistakes     | `UserError`                                                                           |
@@ -31,7 +31,8 @@ _HOME = {
     "spec_of": ("qs5.quantization.spec", "spec_of"),
     "PRESETS": ("qs5.quantization.spec", "PRESETS"),
     "calibrate": ("qs5.quantization.calibration", "calibrate"),
-    "plan_grids": ("qs5.quantization.calibration", "plan_grids"),
+    "plan_of": ("qs5.quantization.build", "plan_of"),
+    "prepared": ("qs5.quantization.build", "prepared"),
     "arithmetic_for_spec": ("qs5.quantization.build", "arithmetic_for_spec"),
     "Recipe": ("qs5.training.recipe", "Recipe"),
     "load_recipe": ("qs5.training.recipe", "load_recipe"),
@@ -52,8 +53,12 @@ if TYPE_CHECKING:
     from qs5.model.files import load_model as load_model, save_model as save_model
     from qs5.model.network import S5Model as S5Model, forward as forward, init_model as init_model
     from qs5.model.sites import sites_of as sites_of
-    from qs5.quantization.build import arithmetic_for_spec as arithmetic_for_spec
-    from qs5.quantization.calibration import calibrate as calibrate, plan_grids as plan_grids
+    from qs5.quantization.build import (
+        arithmetic_for_spec as arithmetic_for_spec,
+        plan_of as plan_of,
+        prepared as prepared,
+    )
+    from qs5.quantization.calibration import calibrate as calibrate
     from qs5.quantization.spec import PRESETS as PRESETS, QuantSpec as QuantSpec, spec_of as spec_of
     from qs5.tasks import Encoding as Encoding, Split as Split, Task as Task, load as load_task  # noqa: F401
     from qs5.training.evaluate import evaluate as evaluate

@@ -14,7 +14,8 @@ from qs5.lowering.lower import Preprocessing, frozen_arithmetic, lower
 from qs5.model.arithmetic import Arithmetic
 from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model, forward, init_model
-from qs5.quantization.calibration import calibrate, plan_grids
+from qs5.quantization.build import plan_of, prepared
+from qs5.quantization.calibration import calibrate
 from qs5.quantization.grids import GridPlan
 from qs5.quantization.spec import QuantSpec, spec_of
 from qs5.quantization.tap import Tapped
@@ -45,7 +46,7 @@ class Case:
                 return jnp.asarray(rng.normal(0.0, 0.5, leaf.shape), jnp.float32)
             return leaf
 
-        return jax.tree_util.tree_map_with_path(move, model)
+        return prepared(jax.tree_util.tree_map_with_path(move, model), self.spec)
 
     @cached_property
     def x(self) -> np.ndarray:
@@ -68,7 +69,7 @@ class Case:
     def plan(self) -> GridPlan:
         """Grids calibrated on the first half of the first sequences: what comes after may saturate."""
         part = jnp.asarray(np.swapaxes(self.x[:, : max(1, self.L // 2)], 0, 1))
-        return plan_grids(calibrate(self.model, [(part, None)], data="test"), self.spec, self.config)
+        return plan_of(self.model, calibrate(self.model, [(part, None)], data="test"), self.spec)
 
     @cached_property
     def arithmetic(self) -> Arithmetic:
@@ -146,6 +147,8 @@ def random_case(seed: int, *, large: bool = False) -> Case:
     bits["state"] = int(pick(16, 16, 8, 12))
     bits["residual"] = int(pick(16, 16, 12))
     spec = spec_of(",".join(f"{k}={v}" for k, v in bits.items()) + f",observer={pick('mse', 'minmax')}")
+    if conj_sym and seed % 3 == 0:
+        spec = spec.replace(form="polar", a=min(spec.a or 8, 8), name=f"{spec.name},form=polar")
     return Case(
         config=config,
         spec=spec,

@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, stats: CalibrationStats) ->
     root = tmp_path_factory.mktemp("runs")
     info = run.info_of(run.complete(small_recipe(), TASK), TASK)
     run.write_run(root / "float", info, MODEL)
-    quantized = methods.ptq(MODEL, TASK, spec_of("W4A8"), parent=info, name="float", out=root / "w4a8")
+    quantized = methods.ptq(MODEL, TASK, spec_of("W4A8"), parent=info, name="float", out=root / "w4a8").info
     for name, i in (("float", info), ("w4a8", quantized)):
         save_inspection(root / name, MODEL, i, stats)
         judged = line(task="small", method=i.method, value=0.625, loss=0.5, machine="m", time="t", epoch=None)

@@ -4,13 +4,15 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from tests.support import assert_same_bits, small_config, small_task
 
 from qs5.errors import UserError
 from qs5.model.arithmetic import FloatArithmetic
-from qs5.model.network import S5Model
+from qs5.model.network import S5Model, init_model
+from qs5.quantization.build import prepared
 from qs5.quantization.spec import spec_of
 from qs5.training import methods, run
 from qs5.training.loop import Observer, StepReport
@@ -33,7 +35,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[S5Model, run.RunIn
 
 def test_ptq_changes_no_parameter_and_can_be_judged_again(parent, tmp_path: Path) -> None:
     model, info = parent
-    ptq = methods.ptq(model, TASK, SPEC, parent=info, name="float", out=tmp_path)
+    ptq = methods.ptq(model, TASK, SPEC, parent=info, name="float", out=tmp_path).info
     stored = run.read_model(tmp_path).model
     assert_same_bits(stored, model)
     reread = run.read_run(tmp_path)
@@ -55,7 +57,7 @@ def test_ptq_changes_no_parameter_and_can_be_judged_again(parent, tmp_path: Path
 
 def test_ptq_is_not_the_float_model(parent, tmp_path: Path) -> None:
     model, info = parent
-    coarse = methods.ptq(model, TASK, spec_of("W2A8"), parent=info, name="float", out=tmp_path)
+    coarse = methods.ptq(model, TASK, spec_of("W2A8"), parent=info, name="float", out=tmp_path).info
     assert methods.judge(model, TASK, info=coarse).loss != methods.judge(model, TASK, info=info).loss
 
 
@@ -86,6 +88,43 @@ def test_qaft_options_are_one_and_ten_percent() -> None:
     assert (options.epochs, options.ssm_lr, options.lr) == (15, 4e-5, 1.6e-4)
     assert options.freeze_statistics
     assert methods.qaft_options(OPTIONS).epochs == 1
+
+
+POLAR = spec_of("W4A8,form=polar")
+
+
+def test_ptq_in_polar_form_reorders_modes_and_keeps_its_codes(parent, tmp_path: Path) -> None:
+    model, info = parent
+    done = methods.ptq(model, TASK, POLAR, parent=info, name="float", out=tmp_path)
+    stored, reread = run.read_model(tmp_path).model, run.read_run(tmp_path)
+    assert_same_bits(stored, done.model)
+    floats = [methods.judge(m, TASK, info=info).loss for m in (model, stored)]
+    assert floats[0] == pytest.approx(floats[1], rel=1e-5)
+    assert reread.plan is not None and set(reread.plan["eigenvalues"]) == {
+        f"layers.{i}.ssm.state.weight" for i in range(len(model.layers))
+    }
+    first, second = (methods.judge(stored, TASK, info=i) for i in (done.info, reread))
+    assert (first.value, first.loss) == (second.value, second.loss)
+
+
+def test_qaft_in_polar_form_moves_all_but_the_eigenvalues(parent, tmp_path: Path) -> None:
+    model, info = parent
+    options = methods.qaft_options(OPTIONS, lr_factor=0.5, epochs=1)
+    tuned = methods.qaft(model, TASK, POLAR, parent=info, name="float", options=options, out=tmp_path)
+    for mine, start in zip(tuned.layers, prepared(model, POLAR).layers, strict=True):
+        for name in ("Lambda_re", "Lambda_im", "log_step"):
+            assert_same_bits(getattr(mine.ssm, name), getattr(start.ssm, name))
+        for name in ("B_re", "C_im", "D"):
+            assert not np.array_equal(getattr(mine.ssm, name), getattr(start.ssm, name))
+    assert run.read_run(tmp_path).recipe.train.freeze_eigenvalues
+
+
+def test_qat_in_polar_form_codes_its_eigenvalues_anew(tmp_path: Path) -> None:
+    methods.qat(RECIPE, TASK, POLAR, out=tmp_path)
+    info, stored = run.read_run(tmp_path), run.read_model(tmp_path).model
+    start = prepared(init_model(jax.random.key(info.recipe.train.seed), stored.config), POLAR)
+    assert not np.array_equal(stored.layers[0].ssm.Lambda_im, start.layers[0].ssm.Lambda_im)
+    assert info.plan is not None and info.plan["eigenvalues"]
 
 
 def test_qat_keeps_the_grids_its_best_model_was_judged_under(tmp_path: Path) -> None:

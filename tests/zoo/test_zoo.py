@@ -82,7 +82,7 @@ def _judge(name: str, text: str, task: Task, *, first: int | None = None) -> flo
         return methods.judge(model, task, info=info).value
     with tempfile.TemporaryDirectory() as out:
         ptq = methods.ptq(model, task, spec_of(text), parent=info, name=name, out=Path(out))
-    return methods.judge(model, task, info=ptq).value
+    return methods.judge(ptq.model, task, info=ptq.info).value
 
 
 # -- integer models ----------------------------------------------------------------------------------------------

@@ -266,9 +266,10 @@ def _ops(model: IntegerModel) -> list[tuple[Any, ...]]:
 def _op(op: o.Op, signals: Mapping[str, int]) -> tuple[Any, ...]:
     names = [getattr(op, field) for field in op.reads]
     reads = [-1 if name is None else signals[name] for name in names]
-    plain = [int(getattr(op, field)) for field in NUMBERS.get(type(op), ())]
-    arrays = [np.ascontiguousarray(getattr(op, name)) for name in o.layouts(op)]
-    return KIND_NUMBERS[type(op)], reads, _signal(op.out), plain, arrays
+    kind = o.computed_as(op)
+    plain = [int(getattr(op, field)) for field in NUMBERS.get(kind, ())]
+    arrays = [np.ascontiguousarray(getattr(op, name)) for name in o.layouts(kind)]
+    return KIND_NUMBERS[kind], reads, _signal(op.out), plain, arrays
 
 
 def _channels(model: IntegerModel) -> int:

@@ -77,7 +77,7 @@ def _quantized(
         tuned = methods.qaft(
             model, task, spec, parent=info, name="float", options=options, out=out, observer=observer
         )
-    before = methods.judge(model, task, info=ptq).value
+    before = methods.judge(ptq.model, task, info=ptq.info).value
     after = methods.judge(tuned, task, info=read_run(out)).value
     return name, spec.widths(), percent(before), percent(after)
 
@@ -111,9 +111,9 @@ def _zoo(folder: Path) -> None:
     spec = spec_of(ZOO_SPEC)
     ptq = methods.ptq(model, task, spec, parent=info, name=ZOO_MODEL, out=folder / "zoo")
     rows = []
-    for label, description in (("float", info), (ZOO_SPEC, ptq)):
+    for label, (judged, description) in (("float", (model, info)), (ZOO_SPEC, ptq)):
         with common.counting(label) as progress:
-            result = methods.judge(model, task, info=description, progress=progress)
+            result = methods.judge(judged, task, info=description, progress=progress)
         rows.append((label, percent(result.value), f"{result.loss:.4f}", f"{result.seconds:.0f}"))
     header = ("model", "accuracy %", "loss", "seconds")
     common.console.print(terminal("sMNIST, 10,000 test images", header, rows))

@@ -43,7 +43,7 @@ def problems(model: IntegerModel) -> list[str]:
         if shapes := list(_shapes(op, signals)):
             found += [f"{op.out.name}: {text}" for text in shapes]
         else:
-            found += [f"{op.out.name}: {text}" for text in _RULES[type(op)](op, signals)]
+            found += [f"{op.out.name}: {text}" for text in _RULES[o.computed_as(op)](op, signals)]
     return found
 
 

@@ -27,7 +27,7 @@ def constant_bytes(op: o.Op) -> int:
     total = 0
     for name, layout in o.layouts(op).items():
         array = getattr(op, name)
-        bits = getattr(op, "bits", 0) if layout.dtype == "codes" else 8 * array.dtype.itemsize
+        bits = getattr(op, layout.width) if layout.dtype == "codes" else 8 * array.dtype.itemsize
         total += packed_size(array.size, bits)
     return total
 

@@ -165,7 +165,7 @@ def _header(model: IntegerModel) -> dict[str, Any]:
 
 def _op_fields(op: o.Op) -> dict[str, Any]:
     """Kind, signal (as a list, for brevity), sizes and names of an op."""
-    plain = [f for f in dataclasses.fields(op) if f.name != "out" and "layout" not in f.metadata]
+    plain = [f for f in dataclasses.fields(op) if f.init and f.name != "out" and "layout" not in f.metadata]
     signal = [getattr(op.out, f.name) for f in dataclasses.fields(Signal)]
     return {"kind": op.kind, "out": signal, **{f.name: getattr(op, f.name) for f in plain}}
 
@@ -198,7 +198,7 @@ def _op(entry: Any, reader: "_Reader") -> o.Op:
     cls = o.KINDS[kind]
     fields = {k: v for k, v in entry.items() if k != "kind"} | {"out": _signal(entry.get("out"))}
     layouts = o.layouts(cls)
-    plain = {f.name for f in dataclasses.fields(cls)} - set(layouts)
+    plain = {f.name for f in dataclasses.fields(cls) if f.init} - set(layouts)
     _keys(fields, plain, cls.kind)
     hints = get_type_hints(cls)
     values = {name: _value(hints[name], fields[name], f"{cls.kind}.{name}") for name in plain}
@@ -269,7 +269,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 def _encode(op: o.Op, name: str) -> bytes:
     layout, array = o.layouts(op)[name], getattr(op, name)
     if layout.dtype == "codes":
-        return pack(array, op.bits)  # type: ignore[attr-defined]
+        return pack(array, getattr(op, layout.width))
     return np.ascontiguousarray(array, o.dtype_of(op, layout).newbyteorder("<")).tobytes()
 
 
@@ -287,7 +287,7 @@ class _Reader:
         if count > MAX_FILE_BYTES:
             raise IntegerModelError(f"expected at most {MAX_FILE_BYTES} numbers in a constant, got {count}")
         if layout.dtype == "codes":
-            bits = op.bits
+            bits = getattr(op, layout.width)
             if not 1 <= bits <= 8:
                 raise IntegerModelError(f"expected weights of 1 to 8 bits, got {bits}")
             packed = self._bytes(packed_size(count, bits))

@@ -10,24 +10,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qs5.integer.errors import IntegerModelError
 from qs5.integer.signals import Signal
+from qs5.numerics.polar import OPERAND_BITS, LogScale, PolarCodes
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a constant is stored: element type and shape, in names of the op's sizes.
 
-    Two types depend on the op: "codes" are `bits` wide (int8 in memory, packed in a file), "out" is the type of the
-    signal that the op writes.
+    Two types depend on the op: "codes" are as wide as the op's field `width` says (int8 in memory, packed in a file),
+    "out" is the type of the signal that the op writes.
     """
 
     dtype: str
     shape: tuple[str, ...]
+    width: str = "bits"
 
 
-def constant(dtype: str, *shape: str) -> Any:
+def constant(dtype: str, *shape: str, width: str = "bits") -> Any:
     """A field that holds a constant array."""
-    return field(metadata={"layout": Layout(dtype, shape)})
+    return field(metadata={"layout": Layout(dtype, shape, width)})
+
+
+def derived() -> Any:
+    """A field that follows from the others: not given, not in a file."""
+    return field(init=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -114,6 +122,53 @@ class Recurrence(Op):
     im: np.ndarray = constant("int16", "modes")
     exponents: np.ndarray = constant("int8", "modes")
     """A note: the state's code q of a mode stands for q 2^exponent."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PolarRecurrence(Recurrence):
+    """`Recurrence` whose Lambda-bar is stored as codes of decay and angle. SPEC 4.16.
+
+    Raises IntegerModelError for impossible codes.
+    """
+
+    kind: ClassVar[str] = "polar_recurrence"
+    decay_bits: int
+    decay_mantissa: int
+    decay_unit: int
+    angle_bits: int
+    angle_mantissa: int
+    angle_unit: int
+    bits: int = derived()
+    M: int = derived()
+    shift: int = derived()
+    re: np.ndarray = derived()
+    im: np.ndarray = derived()
+    decays: np.ndarray = constant("codes", "modes", width="decay_bits")
+    """Codes less 2^(decay_bits - 1): signed, as all packed codes are."""
+    angles: np.ndarray = constant("codes", "modes", width="angle_bits")
+
+    def __post_init__(self) -> None:
+        try:
+            codes = PolarCodes(
+                LogScale(bits=self.decay_bits, mantissa=self.decay_mantissa, unit=self.decay_unit),
+                LogScale(bits=self.angle_bits, mantissa=self.angle_mantissa, unit=self.angle_unit),
+                decays=_unsigned(self.decays, self.decay_bits),
+                angles=_unsigned(self.angles, self.angle_bits),
+            )
+            re, im = codes.operands()
+        except (ValueError, IndexError) as error:
+            raise IntegerModelError(f"{self.out.name}: {error}") from error
+        values = {"bits": OPERAND_BITS, "M": 1, "shift": OPERAND_BITS - 1, "re": re, "im": im}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def _unsigned(codes: np.ndarray, bits: int) -> tuple[int, ...]:
+    """Stored codes as 0 .. 2^bits - 1. Raises ValueError for others."""
+    high = 2 ** (bits - 1)
+    if codes.ndim != 1 or np.any(codes < -high) or np.any(codes >= high):
+        raise ValueError(f"expected a row of codes of {bits} bits")
+    return tuple((codes.astype(np.int64) + high).tolist())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -242,9 +297,15 @@ KINDS: dict[str, type[Op]] = {
         Add,
         MeanPool,
         LastPool,
+        PolarRecurrence,
     )
 }
 POOLS = (MeanPool, LastPool)
+
+
+def computed_as(op: Op) -> type[Op]:
+    """The kind whose arithmetic an op has: its own, but for ops that only store their constants in another way."""
+    return Recurrence if isinstance(op, Recurrence) else type(op)
 
 
 def layouts(op: Op | type[Op]) -> dict[str, Layout]:

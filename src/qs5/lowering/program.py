@@ -19,6 +19,7 @@ from qs5.model.config import Pooling
 from qs5.model.discretize import Complex
 from qs5.model.norms import Norm
 from qs5.numerics.multiplier import fixed_point
+from qs5.numerics.polar import PolarCodes
 from qs5.quantization.exact import DenseInts, EigenvalueInts, ExactArithmetic, OutputInts
 from qs5.quantization.grids import Grid
 from qs5.quantization.integer_ops import Affine
@@ -112,18 +113,23 @@ class Program(Arithmetic):
         c: EigenvalueInts = self._constants(weight)
         modes = len(c.re)
         exponents = np.broadcast_to(np.asarray(self.grid(site).exponent), (2 * modes,))[:modes]
+        common = {
+            "out": self.signal(site, 2 * modes),
+            "x": Bu.site,
+            "modes": modes,
+            "reverse": reverse,
+            "exponents": _array(exponents, "int8"),
+        }
+        if self.exact.spec.form == "polar":
+            return self._write(_polar_recurrence(dict(self.exact.plan.eigenvalues)[weight], common))
         return self._write(
             o.Recurrence(
-                out=self.signal(site, 2 * modes),
-                x=Bu.site,
-                modes=modes,
+                **common,
                 bits=self._bits(weight),
                 M=int(c.M),
                 shift=int(c.shift),
-                reverse=reverse,
                 re=_array(c.re, "int16"),
                 im=_array(c.im, "int16"),
-                exponents=_array(exponents, "int8"),
             )
         )
 
@@ -200,6 +206,17 @@ class Program(Arithmetic):
 
     def leave(self, x: Signal) -> jax.Array:
         return x.value
+
+
+def _polar_recurrence(codes: PolarCodes, common: dict[str, Any]) -> o.PolarRecurrence:
+    decay, angle = codes.decay_scale, codes.angle_scale
+    return o.PolarRecurrence(
+        **common,
+        **{f"decay_{name}": getattr(decay, name) for name in ("bits", "mantissa", "unit")},
+        **{f"angle_{name}": getattr(angle, name) for name in ("bits", "mantissa", "unit")},
+        decays=_array(np.asarray(codes.decays) - 2 ** (decay.bits - 1), "int8"),
+        angles=_array(np.asarray(codes.angles) - 2 ** (angle.bits - 1), "int8"),
+    )
 
 
 def _array(values: Any, dtype: str) -> np.ndarray:

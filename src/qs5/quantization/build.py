@@ -1,11 +1,18 @@
 """From a spec (and its calibrated grids) to the arithmetic that computes it."""
 
+import dataclasses
+
 from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic
 from qs5.model.config import ModelConfig
+from qs5.model.network import S5Model
+from qs5.numerics.polar import PolarCodes
+from qs5.quantization.calibration import CalibrationStats, plan_grids
 from qs5.quantization.dynamic import DynamicArithmetic
 from qs5.quantization.exact import ExactArithmetic, exact_obstacles
 from qs5.quantization.grids import GridPlan
+from qs5.quantization.modes import eigenvalues, ordered
+from qs5.quantization.polar_search import encode
 from qs5.quantization.spec import QuantSpec
 from qs5.quantization.static import StaticArithmetic
 
@@ -19,9 +26,43 @@ def arithmetic_for_spec(spec: QuantSpec, config: ModelConfig, plan: GridPlan | N
     return static_arithmetic(spec, config, plan)
 
 
+def prepared(model: S5Model, spec: QuantSpec) -> S5Model:
+    """The same function of the input, with its modes written as the spec's codes want them."""
+    return ordered(model) if spec.form == "polar" else model
+
+
+def plan_of(model: S5Model, stats: CalibrationStats, spec: QuantSpec) -> GridPlan:
+    """What is fixed before the first quantized pass: grids of the activations, codes of the eigenvalues.
+
+    model: as `prepared` gives it, and as it was calibrated.
+    """
+    grids = plan_grids(stats, spec, model.config)
+    return dataclasses.replace(grids, eigenvalues=eigenvalue_codes(model, spec))
+
+
+def eigenvalue_codes(model: S5Model, spec: QuantSpec) -> tuple[tuple[str, PolarCodes], ...]:
+    """The polar codes of every layer by the site of Lambda-bar; none with linear ones, which follow the parameters."""
+    if spec.form == "linear":
+        return ()
+    bits = spec.resolve(model.config)
+    sites = [f"layers.{i}.ssm.state.weight" for i in range(len(model.layers))]
+    return tuple(
+        (site, encode(eigenvalues(layer.ssm, model.config), bits=_width(bits[site], site)))
+        for site, layer in zip(sites, model.layers, strict=True)
+    )
+
+
+def _width(bits: int | None, site: str) -> int:
+    if bits is None:
+        raise UserError(f"form=polar: expected bits for {site}, got float")
+    return bits
+
+
 def static_arithmetic(spec: QuantSpec, config: ModelConfig, plan: GridPlan) -> StaticArithmetic:
     """The arithmetic of a calibrated spec. Raises UserError with all reasons if `exact` is impossible."""
     bits = tuple(spec.resolve(config).items())
+    if spec.form == "polar" and not plan.eigenvalues:
+        raise UserError("form=polar: expected a plan with codes of the eigenvalues; make it with `plan_of`")
     if not spec.exact:
         return StaticArithmetic(spec=spec, bits=bits, plan=plan)
     if obstacles := exact_obstacles(spec, config):

@@ -28,9 +28,9 @@ from qs5.model.operators import POINTWISE
 from qs5.quantization import integer_ops as ints
 from qs5.quantization.grids import Grid, GridPlan, codes
 from qs5.quantization.spec import QuantSpec
-from qs5.quantization.static import StaticArithmetic
+from qs5.quantization.static import StaticArithmetic, weight_site
 from qs5.quantization.ste import replace_value_inside, round_half_up
-from qs5.quantization.weights import POWER_OF_TWO_FROM, mantissa_shift, quantize_eigenvalues
+from qs5.quantization.weights import mantissa_shift
 
 WIDE = 2**30
 """A bound that no accumulator in use reaches: saturation to a site's format comes after it."""
@@ -159,11 +159,8 @@ class ExactArithmetic(StaticArithmetic):
     def recurrence(
         self, site: str, Lambda_bar: Complex, Bu: Signal, x0: jax.Array | None, *, reverse: bool
     ) -> Signal:
-        # Both directions of a bidirectional layer share one Lambda-bar, hence one weight site.
-        weight = f"{site.removesuffix('_reverse')}.weight"
-        bits, grid = self._bits[weight], self._grids[site]
-        assert bits is not None, "exact_obstacles refuses a float Lambda-bar"
-        a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
+        weight, grid = weight_site(site), self._grids[site]
+        a = self._quantized_eigenvalues(site, Lambda_bar)
         c = self._constant(
             weight,
             lambda: EigenvalueInts(
@@ -171,7 +168,7 @@ class ExactArithmetic(StaticArithmetic):
             ),
         )
         rotation = ints.Rotation(c.re, c.im, c.M, c.shift, jnp.asarray(grid.step))
-        power = bits - 1 if bits >= POWER_OF_TWO_FROM else None
+        power = a.shift if isinstance(a.shift, int) else None
         start, high = jnp.zeros_like(Bu.value[0]) if x0 is None else x0, grid.format.high
         states: jax.Array = ints.exact_recurrence(  # pyright: ignore[reportAssignmentType]
             a.re.value[None, :], a.im.value[None, :], Bu.value, start, rotation, power, high, reverse

@@ -1,5 +1,6 @@
 """Static power-of-two grids of activations, and rounding to them."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qs5.numerics.formats import QFormat
+from qs5.numerics.polar import LogScale, PolarCodes
 from qs5.quantization.ste import round_half_up
 
 
@@ -77,6 +79,8 @@ class GridPlan:
     data: str
     """Identity (SHA-256) of the calibration data."""
     examples: int
+    eigenvalues: tuple[tuple[str, PolarCodes], ...] = ()
+    """Lambda-bar by its weight site, where the spec codes it in polar form; the parameters do not move it."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -88,7 +92,9 @@ class GridPlan:
             }
             for name, g in self.grids
         }
-        return {"data": self.data, "examples": self.examples, "grids": table}
+        polar = {name: dataclasses.asdict(codes) for name, codes in self.eigenvalues}
+        coded = {"eigenvalues": polar} if polar else {}
+        return {"data": self.data, "examples": self.examples, "grids": table, **coded}
 
 
 def plan_from_json(table: dict[str, Any]) -> GridPlan:
@@ -97,6 +103,16 @@ def plan_from_json(table: dict[str, Any]) -> GridPlan:
         grids=tuple((name, _grid_from_json(g)) for name, g in table["grids"].items()),
         data=table["data"],
         examples=table["examples"],
+        eigenvalues=tuple((name, _polar_from_json(t)) for name, t in table.get("eigenvalues", {}).items()),
+    )
+
+
+def _polar_from_json(table: dict[str, Any]) -> PolarCodes:
+    return PolarCodes(
+        decay_scale=LogScale(**table["decay_scale"]),
+        angle_scale=LogScale(**table["angle_scale"]),
+        decays=tuple(table["decays"]),
+        angles=tuple(table["angles"]),
     )
 
 

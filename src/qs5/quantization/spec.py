@@ -10,9 +10,11 @@ from qs5.errors import UserError
 from qs5.model.config import ModelConfig
 from qs5.model.sites import Role, Site, sites_of
 from qs5.numerics.formats import MAX_BITS, RangeRule
+from qs5.numerics.polar import MAX_CODE_BITS, MIN_CODE_BITS
 
 Schedule = Literal["sequential", "parallel"]
 Observer = Literal["minmax", "percentile", "mse"]
+Form = Literal["linear", "polar"]
 Bits = int | None
 """Bits of a format; None: float."""
 
@@ -50,6 +52,10 @@ class QuantSpec:
     residual: Bits = 16
     schedule: Schedule = "sequential"
     range_rule: RangeRule = "paper"
+    form: Form = "linear"
+    """How Lambda-bar is coded. linear (the paper): `a` bits for the real and `a` for the imaginary part, on one grid.
+    polar (sequential only): `a` bits for the decay and `a` for the angle, of modes sorted by angle; see
+    `qs5.numerics.polar`. Both take 2 `a` bits a mode."""
     observer: Observer = "mse"
     """How static scales are chosen from the calibration set."""
     quantized_backward: bool = False
@@ -76,9 +82,23 @@ class QuantSpec:
             raise UserError(
                 "a float layer norm belongs to schedule=parallel; here norms follow their site's bits"
             )
+        if self.form == "polar":
+            self._check_polar()
         if self.exact and self.schedule == "parallel":
             raise UserError(
                 "exact integers belong to schedule=sequential; a parallel scan is not what a device runs"
+            )
+
+    def _check_polar(self) -> None:
+        if self.schedule == "parallel":
+            raise UserError("form=polar belongs to schedule=sequential; the paper's scan has linear codes")
+        widths = [self.a, *(bits for pattern, bits in self.overrides if pattern.endswith("state.weight"))]
+        if wrong := [
+            _show(bits) for bits in widths if bits is None or not MIN_CODE_BITS <= bits <= MAX_CODE_BITS
+        ]:
+            raise UserError(
+                f"spec {self.name}: expected a of {MIN_CODE_BITS} to {MAX_CODE_BITS} bits with form=polar (for "
+                f"decay and angle each), got {', '.join(wrong)}"
             )
 
     def bits_of(self, site: Site) -> Bits:
@@ -105,7 +125,8 @@ class QuantSpec:
     def widths(self) -> str:
         """Every width, for tables: no name hides one."""
         shown = _COMPONENTS if self.schedule == "sequential" else _COMPONENTS[:7]
-        return " ".join(f"{field}{_show(getattr(self, field))}" for field in shown)
+        form = {"a": f"a{_show(self.a)}+{_show(self.a)}-polar"} if self.form == "polar" else {}
+        return " ".join(form.get(field, f"{field}{_show(getattr(self, field))}") for field in shown)
 
 
 _COMPONENTS = ("a", "b", "c", "d", "dense", "ssm_act", "act", "state", "residual")
@@ -187,6 +208,7 @@ _BOOLEAN = {"true": True, "false": False}
 _CHOICES: dict[str, Mapping[str, Any]] = {
     "schedule": {"sequential": "sequential", "parallel": "parallel"},
     "range_rule": {"paper": "paper", "aqt": "aqt"},
+    "form": {"linear": "linear", "polar": "polar"},
     "observer": {"minmax": "minmax", "percentile": "percentile", "mse": "mse"},
     "quantized_backward": _BOOLEAN,
     "quantized_norm": _BOOLEAN,

@@ -28,9 +28,16 @@ from qs5.model.norms import Norm, batch_statistics, fold, layer_norm, per_channe
 from qs5.model.operators import POINTWISE
 from qs5.model.recurrence import scan_native, scan_sequential
 from qs5.model.whole_layer import Grids as LayerGrids, Weights, WholeLayer, compute
+from qs5.numerics.polar import PolarCodes
 from qs5.quantization.grids import Grid, GridPlan, to_grid
 from qs5.quantization.spec import QuantSpec
-from qs5.quantization.weights import QuantizedWeight, quantize_eigenvalues, quantize_weight
+from qs5.quantization.weights import (
+    QuantizedEigenvalues,
+    QuantizedWeight,
+    coded_eigenvalues,
+    quantize_eigenvalues,
+    quantize_weight,
+)
 
 KERNEL_SITES = {
     "norm": "norm",
@@ -104,14 +111,13 @@ class StaticArithmetic(LayerArithmetic):
     def recurrence(
         self, site: str, Lambda_bar: Complex, Bu: Signal, x0: jax.Array | None, *, reverse: bool
     ) -> Signal:
-        # Both directions of a bidirectional layer share one Lambda-bar, hence one weight site.
-        bits = self._bits[f"{site.removesuffix('_reverse')}.weight"]
+        bits = self._bits[weight_site(site)]
         grid = self._grids.get(site)
         if bits is None or grid is None:
-            states = self._half_float_recurrence(bits, grid, Lambda_bar, Bu, x0, reverse=reverse)
+            value = self._eigenvalues(site, Lambda_bar)
+            states = self._half_float_recurrence(grid, value, Bu, x0, reverse=reverse)
             return Signal(states, site)
-        a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
-        value = Complex(a.re.value, a.im.value)
+        value = self._eigenvalues(site, Lambda_bar)
         high = grid.format.high
         step = jnp.asarray(grid.step)
         states = self._rounded_scan(value, Bu.value, x0, step, high, reverse=reverse)
@@ -119,7 +125,6 @@ class StaticArithmetic(LayerArithmetic):
 
     def _half_float_recurrence(
         self,
-        bits: int | None,
         grid: Grid | None,
         Lambda_bar: Complex,
         Bu: Signal,
@@ -128,9 +133,6 @@ class StaticArithmetic(LayerArithmetic):
         reverse: bool,
     ) -> jax.Array:
         """Float Lambda-bar, or a float state: the other one is still quantized."""
-        if bits is not None:
-            a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
-            Lambda_bar = Complex(a.re.value, a.im.value)
         if grid is None:
             scan = scan_native if self._native(Bu.value) else scan_sequential
             return scan(Lambda_bar, Bu.value, x0, reverse=reverse)
@@ -224,11 +226,23 @@ class StaticArithmetic(LayerArithmetic):
 
     def _eigenvalues(self, site: str, Lambda_bar: Complex) -> Complex:
         """Lambda-bar on its grid, or as it is where it is float."""
-        bits = self._bits[f"{site}.weight"]
-        if bits is None:
+        if self._bits[weight_site(site)] is None:
             return Lambda_bar
-        a = quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
+        a = self._quantized_eigenvalues(site, Lambda_bar)
         return Complex(a.re.value, a.im.value)
+
+    def _quantized_eigenvalues(self, site: str, Lambda_bar: Complex) -> QuantizedEigenvalues:
+        """Lambda-bar of a state site in its form."""
+        weight = weight_site(site)
+        if self.spec.form == "polar":
+            return coded_eigenvalues(*Lambda_bar, self._polar_codes[weight])
+        bits = self._bits[weight]
+        assert bits is not None
+        return quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
+
+    @cached_property
+    def _polar_codes(self) -> dict[str, PolarCodes]:
+        return dict(self.plan.eigenvalues)
 
     def _layer_grids(self, name: str, *, H: int, S: int) -> LayerGrids:
         """The grids of a layer's sites as the kernel takes them."""
@@ -242,6 +256,11 @@ class StaticArithmetic(LayerArithmetic):
                 rows[0, :width] = 1.0 / rows[1, :width]
                 rows[2:, 0] = low, grid.format.high
         return LayerGrids(jnp.asarray(table), tuple(grid is not None for grid in found))
+
+
+def weight_site(site: str) -> str:
+    """The site of Lambda-bar: both directions of a bidirectional layer share one."""
+    return f"{site.removesuffix('_reverse')}.weight"
 
 
 class OutputOperands(NamedTuple):

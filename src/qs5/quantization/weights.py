@@ -8,6 +8,7 @@ import numpy as np
 
 from qs5.numerics.formats import QFormat, RangeRule, edge
 from qs5.numerics.multiplier import MANTISSA_BITS
+from qs5.numerics.polar import OPERAND_BITS, PolarCodes
 from qs5.quantization.ste import replace_value, round_half_up
 
 FULL_RANGE_FROM = 8
@@ -75,8 +76,9 @@ class QuantizedEigenvalues(NamedTuple):
     re: QuantizedWeight
     im: QuantizedWeight
     M: jax.Array | int
-    """1 where the step is a power of two (from 12 bits on)."""
+    """1 where the step is a power of two: linear codes from 12 bits on, and all polar ones."""
     shift: jax.Array | int
+    """A plain int where the step is a power of two."""
 
 
 def quantize_eigenvalues(re: jax.Array, im: jax.Array, *, bits: int, rule: RangeRule) -> QuantizedEigenvalues:
@@ -95,6 +97,17 @@ def quantize_eigenvalues(re: jax.Array, im: jax.Array, *, bits: int, rule: Range
         step = jnp.ldexp(M.astype(jnp.float32), -shift)
     parts = [_code(w, v, step[None], bits) for w, v in zip((re, im), frozen, strict=True)]
     return QuantizedEigenvalues(*parts, M=M, shift=shift)
+
+
+def coded_eigenvalues(re: jax.Array, im: jax.Array, codes: PolarCodes) -> QuantizedEigenvalues:
+    """Polar codes as the linear operands that they decode to, with straight-through gradient."""
+    shift = OPERAND_BITS - 1
+    step = jnp.full(1, 2.0**-shift, jnp.float32)
+    operands = [jnp.asarray(v, jnp.float32) for v in codes.operands()]
+    parts = [
+        QuantizedWeight(replace_value(w, q * step), q, step) for w, q in zip((re, im), operands, strict=True)
+    ]
+    return QuantizedEigenvalues(*parts, M=1, shift=shift)
 
 
 def _code(w: jax.Array, frozen: jax.Array, step: jax.Array, bits: int) -> QuantizedWeight:

@@ -14,15 +14,15 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic
 from qs5.model.network import S5Model, init_model
-from qs5.quantization.build import arithmetic_for_spec
-from qs5.quantization.calibration import CalibrationStats, calibrate, plan_grids
+from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
+from qs5.quantization.calibration import CalibrationStats, calibrate
 from qs5.quantization.grids import GridPlan
 from qs5.quantization.spec import QuantSpec, from_json, to_json
 from qs5.quantization.static import StaticArithmetic
@@ -57,13 +57,22 @@ def train(recipe: Recipe, task: Task, *, out: Path, observer: Observer = QUIET) 
     )
 
 
+class Quantized(NamedTuple):
+    """A model as its run folder has it, and the description with which it is judged."""
+
+    model: S5Model
+    info: run.RunInfo
+
+
 def ptq(
     model: S5Model, task: Task, spec: QuantSpec, *, parent: run.RunInfo, name: str, out: Path
-) -> run.RunInfo:
-    """Post-training quantization: calibrate (sequential specs), write the run, change no parameter.
+) -> Quantized:
+    """Post-training quantization: calibrate (sequential specs) and write the run.
 
+    The float function of the model stays what it is; where the spec's codes want it, its modes are reordered.
     parent, name: description and name of the float run that `model` comes from.
     """
+    model = prepared(model, spec)
     plan = calibrated_plan(model, task, spec)
     info = dataclasses.replace(
         parent,
@@ -76,7 +85,7 @@ def ptq(
     arithmetic_for_spec(spec, model.config, plan)  # refuse what cannot be computed before writing anything
     run.check_resumable(out, info)
     run.write_run(out, info, model)
-    return info
+    return Quantized(model, info)
 
 
 def qaft(
@@ -90,9 +99,13 @@ def qaft(
     out: Path,
     observer: Observer = QUIET,
 ) -> S5Model:
-    """Quantization-aware fine-tuning of a float model; `options` as from `qaft_options`."""
-    plan = calibrated_plan(model, task, spec)
-    arithmetic = arithmetic_for_spec(spec, model.config, plan)
+    """Quantization-aware fine-tuning of a float model; `options` as from `qaft_options`.
+
+    Eigenvalues in polar codes keep the codes of the float model: what is tuned is the rest.
+    """
+    model = prepared(model, spec)
+    options = options.replace(freeze_eigenvalues=options.freeze_eigenvalues or spec.form == "polar")
+    arithmetic = arithmetic_for_spec(spec, model.config, calibrated_plan(model, task, spec))
     recipe = dataclasses.replace(parent.recipe, model=model.config, train=options)
     info = run.info_of(recipe, task, method="qaft", spec=to_json(spec), parent=name)
     return fit_run(model, task, info=info, arithmetic_for=lambda _: arithmetic, out=out, observer=observer)
@@ -118,7 +131,7 @@ def qaft_options(
 def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Observer = QUIET) -> S5Model:
     """Quantization-aware training from scratch."""
     recipe = run.complete(recipe, task)
-    model = init_model(jax.random.key(recipe.train.seed), recipe.model)
+    model = prepared(init_model(jax.random.key(recipe.train.seed), recipe.model), spec)
     info = run.info_of(recipe, task, method="qat", spec=to_json(spec))
 
     def arithmetic_for(current: S5Model) -> Arithmetic:
@@ -128,10 +141,10 @@ def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Obs
 
 
 def calibrated_plan(model: S5Model, task: Task, spec: QuantSpec) -> GridPlan | None:
-    """The static grids of a spec for this model; None where scales are dynamic."""
+    """The static grids of a spec for this model (`prepared` for it); None where scales are dynamic."""
     if spec.schedule == "parallel":
         return None
-    return plan_grids(calibration_stats(model, task), spec, model.config)
+    return plan_of(model, calibration_stats(model, task), spec)
 
 
 def calibration_stats(

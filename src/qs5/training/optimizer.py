@@ -24,7 +24,7 @@ _SSM_GROUP: dict[OptConfig, dict[str, str]] = {
 def group_of(name: str, options: TrainOptions) -> str:
     """The group of a parameter by its dotted name.
 
-    ssm: Adam at ssm_lr, no decay.  ssm_decay: AdamW at ssm_lr.  regular: AdamW at lr.
+    ssm: Adam at ssm_lr, no decay.  ssm_decay: AdamW at ssm_lr.  regular: AdamW at lr.  frozen: not trained.
     Norms belong to "ssm", as the official configuration intends; with `official_quirks` they are
     "regular", as its code does (the entry for norms there matches no parameter).
     """
@@ -33,6 +33,8 @@ def group_of(name: str, options: TrainOptions) -> str:
     if ".ssm." not in name:
         return "regular"
     leaf = name.rsplit(".", 1)[1]
+    if options.freeze_eigenvalues and (leaf == "log_step" or leaf.startswith("Lambda")):
+        return "frozen"
     if leaf == "log_step":
         return "regular" if options.dt_global else "ssm"
     return _SSM_GROUP[options.opt_config].get(leaf[0], "ssm")
@@ -65,6 +67,7 @@ def make_optimizer(
         "ssm": optax.adam(schedule(options.ssm_lr)),
         "ssm_decay": optax.adamw(schedule(options.ssm_lr), weight_decay=options.weight_decay),
         "regular": optax.adamw(schedule(options.lr), weight_decay=options.weight_decay),
+        "frozen": optax.set_to_zero(),
     }
     labels = groups(model, options)
     # The tree of labels is an S5Model, hence callable: without the lambda optax would call it.

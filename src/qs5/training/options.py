@@ -36,6 +36,8 @@ class TrainOptions:
     """Stop after this many epochs without a better validation metric."""
     freeze_statistics: bool = False
     """Batch norm uses its running statistics in training (fine-tuning of a folded norm)."""
+    freeze_eigenvalues: bool = False
+    """Lambda and log_step stay as they are (fine-tuning around eigenvalues that are codes already)."""
     remat: bool = False
     """Store less for the gradient and compute the inside of every layer twice: for sequences that do not fit."""
     eval_batch_size: int = 100

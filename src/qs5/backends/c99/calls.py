@@ -24,7 +24,7 @@ class Writer:
 
     def call(self, op: o.Op) -> str:
         """One statement without indentation."""
-        kernel, *arguments = _CALLS[type(op)](self, op)
+        kernel, *arguments = _CALLS[o.computed_as(op)](self, op)
         return f"{kernel}({', '.join(map(str, arguments))});"
 
     def rom(self, op: o.Op, field: str) -> str:
