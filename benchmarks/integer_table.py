@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qs5.cli.malloc import tune_malloc
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -75,7 +73,7 @@ def _row(text: str) -> str:
         split="test",
         metric=task.metric,
         value=value,
-        loss=_cross_entropy(integers.real_outputs(lowered, codes), task.test.y),
+        loss=integers.cross_entropy(integers.real_outputs(lowered, codes), task.test.y),
         n=len(task.test),
         selection="none",
         seconds=time.monotonic() - started,
@@ -89,13 +87,6 @@ def _row(text: str) -> str:
     )
     record.append(RECORDS, result)
     return f"{text}: {100 * value:.2f} %, {result.extra['bytes']} bytes"
-
-
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over sequences, in nats."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_sum = np.log(np.sum(np.exp(shifted), axis=-1))
-    return float(np.mean(log_sum - shifted[np.arange(len(labels)), labels]))
 
 
 def _show() -> None:

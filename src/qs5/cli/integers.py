@@ -74,3 +74,10 @@ def real_outputs(model: IntegerModel, codes: np.ndarray) -> np.ndarray:
     """Codes of the last signal in the unit of the targets."""
     exponent = model.output.exponent
     return codes * 2.0 ** (0 if exponent is None else exponent)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over sequences, in nats; logits (B, classes) real, labels (B,)."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.sum(np.exp(shifted), axis=-1))
+    return float(np.mean(log_sum - shifted[np.arange(len(labels)), labels]))

@@ -65,15 +65,22 @@ class Quantized(NamedTuple):
 
 
 def ptq(
-    model: S5Model, task: Task, spec: QuantSpec, *, parent: run.RunInfo, name: str, out: Path
+    model: S5Model,
+    task: Task,
+    spec: QuantSpec,
+    *,
+    parent: run.RunInfo,
+    name: str,
+    out: Path,
+    draw: int = 0,
 ) -> Quantized:
     """Post-training quantization: calibrate (sequential specs) and write the run.
 
     The float function of the model stays what it is; where the spec's codes want it, its modes are reordered.
-    parent, name: description and name of the float run that `model` comes from.
+    parent, name: description and name of the float run that `model` comes from. draw: see `calibration_stats`.
     """
     model = prepared(model, spec)
-    plan = calibrated_plan(model, task, spec)
+    plan = calibrated_plan(model, task, spec, draw=draw)
     info = dataclasses.replace(
         parent,
         recipe=dataclasses.replace(parent.recipe, model=model.config),
@@ -140,11 +147,11 @@ def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Obs
     return fit_run(model, task, info=info, arithmetic_for=arithmetic_for, out=out, observer=observer)
 
 
-def calibrated_plan(model: S5Model, task: Task, spec: QuantSpec) -> GridPlan | None:
+def calibrated_plan(model: S5Model, task: Task, spec: QuantSpec, *, draw: int = 0) -> GridPlan | None:
     """The static grids of a spec for this model (`prepared` for it); None where scales are dynamic."""
     if spec.schedule == "parallel":
         return None
-    return plan_of(model, calibration_stats(model, task), spec)
+    return plan_of(model, calibration_stats(model, task, draw=draw), spec)
 
 
 def calibration_stats(

@@ -1,0 +1,203 @@
+"""sMNIST with few bits in the recurrence: polar codes of Lambda-bar, judged in the integer engine.
+
+    python -m benchmarks.recurrent_bits run --method ptq --data-dir DATA            # three calibration draws a row
+    python -m benchmarks.recurrent_bits run --method qaft --data-dir DATA --specs W4A8 --seeds 0 1 2
+    python -m benchmarks.recurrent_bits show
+
+A cell starts from the zoo's smnist-float, is quantized with form=polar, lowered, and run by the native engine (or the
+reference where it was not built) on all 10,000 test images. It is appended to results/recurrent_bits.jsonl at once; a
+finished cell is not run again, an interrupted fine-tuning goes on from its last epoch. The table goes to
+results/recurrent_bits.md.
+
+PTQ: 512 calibration images, draw 0, 1 and 2 of the training split. QAFT: the best epoch on the validation split is
+taken; eigenvalues keep the codes of the float model.
+"""
+
+import argparse
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from qs5.cli.malloc import tune_malloc
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+RECORDS = RESULTS / "recurrent_bits.jsonl"
+PARENT = "smnist-float"
+PAPER = {
+    "W8A8": ("96.27", "99.53", "99.54"),
+    "W4A8SSM8": ("95.99", "99.52", "99.63"),
+    "W4A8Abar8": ("37.98", "98.83", "99.26"),
+    "W4A8": ("9.74", "10.93", "12.68"),
+    "W2A8SSM8": ("61.94", "99.20", "99.56"),
+    "W2A8Abar8": ("11.35", "67.55", "80.76"),
+    "W2A8": ("11.35", "35.84", "54.75"),
+}
+"""PTQ (its raw files), QAFT and QAT (table 5) of the paper, whose Lambda-bar has twice the named bits a mode too."""
+
+
+def main() -> None:
+    """Parse, then run cells or show the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "show"))
+    parser.add_argument("--method", choices=("ptq", "qaft"), default="ptq")
+    parser.add_argument(
+        "--specs", nargs="+", default=tuple(PAPER), help="presets; default: the paper's seven"
+    )
+    parser.add_argument(
+        "--draws", nargs="+", type=int, default=(0, 1, 2), help="ptq: draws of calibration images"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0,), help="qaft: seeds of order and dropout")
+    parser.add_argument("--epochs", type=int, default=1, help="qaft")
+    parser.add_argument(
+        "--lr-factor", type=float, default=0.1, help="qaft: learning rates, of the float run's"
+    )
+    parser.add_argument("--data-dir", help="where MNIST's training files are, else $QS5_DATA")
+    args = parser.parse_args()
+    tune_malloc()
+    if args.what == "run":
+        for name in args.specs:
+            for number in args.draws if args.method == "ptq" else args.seeds:
+                _cell(args, name, number)
+    _show()
+
+
+def _cell(args: argparse.Namespace, name: str, number: int) -> None:
+    """One configuration with one draw or seed: quantize, lower, judge, append."""
+    from qs5 import integer
+    from qs5.cli import common, integers
+    from qs5.cli.lower import lowered_run
+    from qs5.integer.file import to_bytes
+    from qs5.integer.ops import PolarRecurrence
+    from qs5.lowering.lower import DEFAULT_MAX_LENGTH
+    from qs5.quantization.spec import spec_of
+    from qs5.tasks.metrics import score
+    from qs5.training import record
+
+    key = _key(args, name, number)
+    if any(r["extra"]["key"] == key for r in record.read(RECORDS)):
+        return
+    spec = spec_of(f"{name},form=polar")
+    model, info = common.open_run(PARENT)
+    task = common.load_task(info.recipe, args.data_dir)
+    started = time.monotonic()
+    quantized = _quantized(args, spec, model, info, task, number, Path("runs") / key)
+    seconds = time.monotonic() - started
+    lowered = lowered_run(*quantized, task, key, max_length=DEFAULT_MAX_LENGTH)
+    backend = "native" if integer.available("native") else "reference"
+    codes = integers.all_logits(integer.engine(lowered, backend), integers.raw_of(lowered, task.test.x), None)
+    value = score(task, task.test, codes)
+    first = next(op for op in lowered.ops if isinstance(op, PolarRecurrence))
+    result = record.RunRecord(
+        task=task.name,
+        data=task.identity,
+        method=args.method,
+        spec=spec.name,
+        seed=number if args.method == "qaft" else info.recipe.train.seed,
+        split="test",
+        metric=task.metric,
+        value=value,
+        loss=integers.cross_entropy(integers.real_outputs(lowered, codes), task.test.y),
+        n=len(task.test),
+        selection="none" if args.method == "ptq" else "validation",
+        seconds=seconds,
+        extra={
+            "key": key,
+            "preset": name,
+            "parent": PARENT,
+            "backend": backend,
+            "widths": lowered.description.widths,
+            "bits_a_mode": first.decay_bits + first.angle_bits,
+            "operand_bits": first.bits,
+            "bytes": len(to_bytes(lowered)),
+            "draw": number if args.method == "ptq" else 0,
+            "epochs": args.epochs if args.method == "qaft" else 0,
+            "lr_factor": args.lr_factor if args.method == "qaft" else 0.0,
+        },
+    )
+    record.append(RECORDS, result)
+    print(f"{key}: {100 * value:.2f} %, {result.extra['bytes']} bytes, {seconds:.0f} s", flush=True)
+
+
+def _key(args: argparse.Namespace, name: str, number: int) -> str:
+    """What a cell is, as a name of its folder."""
+    if args.method == "ptq":
+        return f"recurrent-bits-ptq-{name}-draw{number}"
+    return f"recurrent-bits-qaft-{name}-e{args.epochs}-lr{args.lr_factor:g}-s{number}"
+
+
+def _quantized(
+    args: argparse.Namespace, spec: Any, model: Any, info: Any, task: Any, number: int, out: Path
+) -> Any:
+    from qs5.cli import common
+    from qs5.training import methods, run
+
+    if args.method == "ptq":
+        return methods.ptq(model, task, spec, parent=info, name=PARENT, out=out, draw=number)
+    options = methods.qaft_options(info.recipe.train, lr_factor=args.lr_factor, epochs=args.epochs)
+    options = options.replace(seed=number)
+    with common.training_progress(task, args.epochs) as observer:
+        tuned = methods.qaft(
+            model, task, spec, parent=info, name=PARENT, options=options, out=out, observer=observer
+        )
+    return methods.Quantized(tuned, run.read_run(out))
+
+
+def _show() -> None:
+    from qs5.files import write_beside
+    from qs5.reports.tables import markdown, percent
+    from qs5.training import record
+
+    records = record.read(RECORDS)
+    floats = [r for r in record.read(RESULTS / "smnist.jsonl") if r["method"] == "fp"]
+    parent = next((r["value"] for r in reversed(floats) if r["extra"]["parent"] == PARENT), None)
+    rows = [_row(name, [r for r in records if r["extra"]["preset"] == name]) for name in PAPER]
+    header = (
+        "spec", "bits", "stored bits of Lambda-bar a mode", "its operands",
+        "paper: PTQ / QAFT / QAT", "PTQ here, mean (worst)", "QAFT here, mean (worst)", "epochs", "bytes of the file",
+    )  # fmt: skip
+    text = (
+        "# sMNIST with few bits in the recurrence\n\n"
+        f"Accuracy in % on all 10,000 test images, in the integer engine. Float parent {PARENT}: {percent(parent)}. "
+        "Lambda-bar in polar codes (form=polar, integer/SPEC.md 4.16), no tables; its operands, the 16-bit numbers that "
+        "the codes decode to, are the widest multiplier operands of a model, beside the 16-bit state. Mean and worst "
+        "are over calibration draws (PTQ) or seeds (QAFT), whose number is in front. Records with command, seed, "
+        "commit and machine: recurrent_bits.jsonl; made by `python -m benchmarks.recurrent_bits`.\n\n"
+        + markdown(header, rows)
+    )
+    write_beside(RESULTS / "recurrent_bits.md", text.encode())
+    print(text)
+
+
+def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
+    from qs5.quantization.spec import spec_of
+
+    spec = spec_of(f"{name},form=polar")
+    tuned = [r for r in records if r["method"] == "qaft"]
+    longest = max((r["extra"]["epochs"] for r in tuned), default=0)
+    tuned = [r for r in tuned if r["extra"]["epochs"] == longest]
+    return (
+        name,
+        spec.widths(),
+        str(2 * (spec.a or 0)),
+        "16",
+        " / ".join(PAPER[name]),
+        _spread(r["value"] for r in records if r["method"] == "ptq"),
+        _spread(r["value"] for r in tuned),
+        str(longest or "-"),
+        str(records[-1]["extra"]["bytes"]) if records else "-",
+    )
+
+
+def _spread(values: Iterable[float]) -> str:
+    """count: mean (worst)."""
+    found = [100 * v for v in values]
+    if not found:
+        return "-"
+    return f"{len(found)}: {sum(found) / len(found):.2f} ({min(found):.2f})"
+
+
+if __name__ == "__main__":
+    main()
