@@ -59,7 +59,9 @@ def _row(text: str) -> str:
         quantized = methods.ptq(
             model, task, spec_of(text), parent=info, name=PARENT, out=Path(folder) / "ptq"
         )
-    lowered = lowered_run(*quantized, task, f"{PARENT} {text}", max_length=DEFAULT_MAX_LENGTH)
+    lowered = lowered_run(
+        quantized.model, quantized.info, task, f"{PARENT} {text}", max_length=DEFAULT_MAX_LENGTH
+    )
     backend = "native" if integer.available("native") else "reference"
     started = time.monotonic()
     codes = integers.all_logits(integer.engine(lowered, backend), integers.raw_of(lowered, task.test.x), None)

@@ -17,9 +17,12 @@ import argparse
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qs5.cli.malloc import tune_malloc
+
+if TYPE_CHECKING:
+    from qs5.training.methods import Quantized
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 RECORDS = RESULTS / "recurrent_bits.jsonl"
@@ -85,7 +88,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     started = time.monotonic()
     quantized = _quantized(args, spec, model, info, task, number, Path("runs") / key)
     seconds = time.monotonic() - started
-    lowered = lowered_run(*quantized, task, key, max_length=DEFAULT_MAX_LENGTH)
+    lowered = lowered_run(quantized.model, quantized.info, task, key, max_length=DEFAULT_MAX_LENGTH)
     backend = "native" if integer.available("native") else "reference"
     codes = integers.all_logits(integer.engine(lowered, backend), integers.raw_of(lowered, task.test.x), None)
     value = score(task, task.test, codes)
@@ -130,7 +133,7 @@ def _key(args: argparse.Namespace, name: str, number: int) -> str:
 
 def _quantized(
     args: argparse.Namespace, spec: Any, model: Any, info: Any, task: Any, number: int, out: Path
-) -> Any:
+) -> "Quantized":
     from qs5.cli import common
     from qs5.training import methods, run
 
@@ -161,8 +164,8 @@ def _show() -> None:
     text = (
         "# sMNIST with few bits in the recurrence\n\n"
         f"Accuracy in % on all 10,000 test images, in the integer engine. Float parent {PARENT}: {percent(parent)}. "
-        "Lambda-bar in polar codes (form=polar, integer/SPEC.md 4.16), no tables; its operands, the 16-bit numbers that "
-        "the codes decode to, are the widest multiplier operands of a model, beside the 16-bit state. Mean and worst "
+        "Lambda-bar in polar codes (form=polar, integer/SPEC.md 4.16), no tables; its operands, the 16-bit numbers "
+        "that the codes decode to, are the widest multiplier operands of a model, beside the 16-bit state. Mean and worst "
         "are over calibration draws (PTQ) or seeds (QAFT), whose number is in front. Records with command, seed, "
         "commit and machine: recurrent_bits.jsonl; made by `python -m benchmarks.recurrent_bits`.\n\n"
         + markdown(header, rows)
