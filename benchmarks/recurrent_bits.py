@@ -164,10 +164,10 @@ def _show() -> None:
     text = (
         "# sMNIST with few bits in the recurrence\n\n"
         f"Accuracy in % on all 10,000 test images, in the integer engine. Float parent {PARENT}: {percent(parent)}. "
-        "Lambda-bar in polar codes (form=polar, integer/SPEC.md 4.16), no tables; its operands, the 16-bit numbers "
-        "that the codes decode to, are the widest multiplier operands of a model, beside the 16-bit state. Mean and worst "
-        "are over calibration draws (PTQ) or seeds (QAFT), whose number is in front. Records with command, seed, "
-        "commit and machine: recurrent_bits.jsonl; made by `python -m benchmarks.recurrent_bits`.\n\n"
+        "Lambda-bar in polar codes (form=polar, integer/SPEC.md 4.16), no tables. Its operands, the 16-bit numbers "
+        "that the codes decode to, are the widest multiplier operands of a model, beside the 16-bit state. Mean and "
+        "worst are over calibration draws (PTQ) or seeds (QAFT), whose number is in front. Records with command, "
+        "seed, commit and machine: recurrent_bits.jsonl; made by `python -m benchmarks.recurrent_bits`.\n\n"
         + markdown(header, rows)
     )
     write_beside(RESULTS / "recurrent_bits.md", text.encode())
