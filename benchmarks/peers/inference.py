@@ -1,5 +1,8 @@
 """Groups of inference: the zoo's sMNIST model, integer in qs5's engines, float and int8 in others. Real test images."""
 
+# PyTorch and s5-pytorch are in the extra bench alone.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial

@@ -9,6 +9,9 @@ minutes.
 Layers are the float ones of `qs5.model.layer`: pre-norm layer norm, one direction, half_glu1, no dropout.
 """
 
+# PyTorch and s5-pytorch are in the extra bench alone.
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import numpy as np
@@ -85,7 +88,7 @@ class Chunked(Module):
 
 def s5_pytorch(ssm: Any) -> Module:
     """The operator of the package s5-pytorch with these parameters: M states without conjugates, C doubled for them."""
-    from s5 import S5  # pyright: ignore[reportMissingImports]
+    from s5 import S5
 
     H, M = np.shape(ssm.C_re)
     made = S5(H, M, bcInit="dense")

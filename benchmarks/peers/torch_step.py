@@ -1,5 +1,8 @@
 """One step of the folded float network in PyTorch, called from Python: the peer of a streaming engine."""
 
+# PyTorch and s5-pytorch are in the extra bench alone.
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import numpy as np

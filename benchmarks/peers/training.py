@@ -1,5 +1,8 @@
 """Groups of training steps (loss and gradient): float formulations, and quantization-aware training beside AQT."""
 
+# PyTorch and s5-pytorch are in the extra bench alone.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any
