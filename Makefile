@@ -2,8 +2,9 @@
 # Needs make, bash, and a Python from 3.11 to 3.13 with its venv module (Debian: python3-venv). With a C++ compiler (g++ or
 # clang++) the native training kernels are built as well; CMake and Ninja come from pip.
 #
-# constraints.txt is `pip freeze --all` of a fresh environment for each Python, merged; where two Pythons differ, as
-# JAX does (0.10.2 is its last release for 3.11), a package has a line for each, with a marker.
+# constraints.txt is `pip freeze --all` of a fresh environment for each Python, merged, and of one with the extra bench on
+# 3.11; where two Pythons differ, as JAX does (0.10.2 is its last release for 3.11), a package has a line for each, with a
+# marker.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -25,7 +26,7 @@ pip_install := $(bin)/python -m pip install --quiet --no-input --disable-pip-ver
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH VIRTUAL_ENV
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON
 
-.PHONY: help .venv demo test test-slow test-exhaustive lint bench clean distclean
+.PHONY: help .venv demo test test-slow test-exhaustive test-pure lint bench bench-env clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -45,14 +46,26 @@ test-slow: $(stamp) ## the slow tests; the outcome is kept in results/test-slow.
 test-exhaustive: $(stamp) ## hundreds of random cases; the outcome is kept in results/test-exhaustive.txt
 	@$(call recorded,exhaustive)
 
+# What tests the native code itself is skipped, and says so.
+test-pure: $(stamp) ## the tests without the native extension: QS5_NATIVE=0
+	QS5_NATIVE=0 $(bin)/python -m pytest -m "not slow and not exhaustive" -n $(TEST_JOBS) --dist worksteal
+
 lint: $(stamp) ## ruff and pyright, each to the end
 	@failed=; for check in "ruff check ." "ruff format --check ." pyright; do \
 	  echo "$$check"; $(bin)/python -m $$check || failed="$$failed, $$check"; \
 	done; [ -z "$$failed" ] || { echo "failed: $${failed#, }" >&2; exit 1; }
 
-bench: $(stamp) ## the measurements in benchmarks/
+bench: $(stamp) ## the measurements in benchmarks/, about 40 minutes; `make bench-env` first for all peers
 	$(bin)/python -m benchmarks
 	$(bin)/python -m benchmarks.native
+	$(bin)/python -m benchmarks.startup
+	$(bin)/python -m benchmarks.peers
+	$(bin)/python -m benchmarks.scaling --again
+	$(bin)/python -m benchmarks.pathx --again
+
+# On Linux pip's torch brings CUDA, several GB, unless a CPU build of that version is found or already installed.
+bench-env: $(stamp) ## the peers that the tests do not need: PyTorch and s5-pytorch
+	$(pip_install) torch s5-pytorch
 
 clean: ## remove caches and build products, keep .venv
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

@@ -20,6 +20,9 @@ from qs5.integer.signals import Signal
 LEVEL_VARIABLE = "QS5_NATIVE_ISA"
 """Environment variable that limits the instruction set: baseline, avx2 or avx512vnni."""
 
+OFF_VARIABLE = "QS5_NATIVE"
+"""Environment variable that turns the extension off where it is 0, the training kernels too."""
+
 RAW_TYPES = ("int8", "uint8", "int16", "uint16", "int32")
 NUMBERS: dict[type[o.Op], tuple[str, ...]] = {
     o.Recurrence: ("M", "shift", "reverse"),
@@ -33,12 +36,14 @@ KIND_NUMBERS = {kind: i for i, kind in enumerate(o.KINDS.values())}
 
 
 def available() -> bool:
-    """Whether the extension was built."""
+    """Whether the extension was built, and is not turned off."""
     return bool(levels())
 
 
 def levels() -> tuple[str, ...]:
     """Instruction sets of this processor and this build, the best one last; none without the extension."""
+    if os.environ.get(OFF_VARIABLE) == "0":
+        return ()
     try:
         from qs5 import _native  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError:
@@ -51,8 +56,9 @@ def choose_level(wanted: str | None) -> str:
     found = levels()
     if not found:
         raise IntegerModelError(
-            "expected the native engine, but this installation has none (it was built without a compiler); "
-            "use the backend reference, or reinstall qs5 where a C and a C++ compiler are"
+            "expected the native engine, but this installation has none (it was built without a compiler, or "
+            f"{OFF_VARIABLE}=0 turns it off); use the backend reference, or reinstall qs5 where a C and a C++ compiler "
+            "are"
         )
     asked = wanted or os.environ.get(LEVEL_VARIABLE)
     if asked is None or asked == "avx512":  # the name that the training kernels use

@@ -27,7 +27,7 @@ def open_engine(name: str, backend: str) -> tuple[IntegerModel, Engine, str]:
     if backend == "auto":
         chosen = "native" if integer.available("native") else "reference"
         if chosen == "reference":
-            print("qs5: the native engine is not built here; using the (slow) reference", file=sys.stderr)
+            print("qs5: the native engine is not here, or off; using the (slow) reference", file=sys.stderr)
     return model, integer.engine(model, chosen), chosen  # type: ignore[arg-type]
 
 
