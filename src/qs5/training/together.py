@@ -182,17 +182,17 @@ def _epoch(
     curves = state.curves.at[state.epoch].set(jnp.asarray([np.mean(losses, axis=0), metrics]))
     after = state._replace(model=model, opt_state=opt_state, epoch=state.epoch + 1, curves=curves)
     # Outputs of NaN have an accuracy too: that of the class they all fall to.
-    finite = np.isfinite(outputs).reshape(len(members), -1).all(axis=1)
+    finite = [bool(np.isfinite(out).all()) for out in outputs]
     return _selected(after, metrics, finite, higher=tasks[0].higher_is_better)
 
 
 def _selected(
-    state: TogetherState, metrics: tuple[float, ...], finite: np.ndarray, *, higher: bool
+    state: TogetherState, metrics: tuple[float, ...], finite: Sequence[bool], *, higher: bool
 ) -> TogetherState:
     """The state with the best of every member so far."""
     sign = 1.0 if higher else -1.0
     better = [
-        bool(ok) and sign * new > sign * old
+        ok and sign * new > sign * old
         for ok, new, old in zip(finite, metrics, state.best_metric, strict=True)
     ]
 

@@ -78,7 +78,7 @@ def draw_errors(
     figure, axes = new_figure(7.0, 5.6, nrows=2, ncols=2, sharex=True, sharey=True)
     widths = sorted({p.bits for p in points if p.bits is not None})
     styles = {None: ("black", "-"), **dict(zip(widths, LINES, strict=False))}
-    for ax, (panel, title) in zip(axes.flat, PANELS.items(), strict=True):
+    for ax, (panel, heading) in zip(axes.flat, PANELS.items(), strict=True):
         for bits in (None, *widths):
             curve = [p for p in points if p.bits == bits and p.panel in (panel, "float")]
             if not curve:
@@ -99,7 +99,7 @@ def draw_errors(
             theirs = [(t, v) for (n, t), v in paper.items() if n == name]
             if theirs:
                 ax.plot(*zip(*theirs, strict=True), "x", color=colour, ms=4)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(heading, fontsize=9)
     for ax in axes[1]:
         ax.set_xlabel("delay tau")
     for ax in axes[:, 0]:
