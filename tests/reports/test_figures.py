@@ -1,6 +1,7 @@
 """The figures' data, and that they are drawn."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.support import small_config
 from qs5.cli import main
 from qs5.cli.figures import nodes_of, qgelu_curves
 from qs5.model.sites import sites_of
+from qs5.reports import mackey_glass as study
 from qs5.reports.figures import architecture, mackey_glass
 from qs5.reports.results import result_of
 
@@ -82,15 +84,36 @@ def test_figure_2_from_records(tmp_path: Path):
         mackey_glass_run(44.0, tau=9, bits=4, panel="b"),
         result_of(line(), {}),
     ]
-    points = mackey_glass.points_of(results)
+    points = study.points_of(results)
     assert [(p.panel, p.bits, p.tau, p.values) for p in points] == [
         ("b", 4, 1.0, (40.0,)), ("b", 4, 9.0, (44.0,)), ("float", None, 1.0, (20.0, 30.0))
     ]  # fmt: skip
-    rows = list(mackey_glass.rows_of(points, {("b 4", 1.0): 1.0}))
-    assert rows[0] == ("b", "4", "1", "1", "40.00", "40.00", "40.00", "1")
-    assert rows[2] == ("float", "float", "1", "2", "25.00", "20.00", "30.00", "")
+    rows = {row[:3]: row[3:] for row in mackey_glass.rows_of(points, {("b 4", 1.0): 1.0}, taus=(1.0, 9.0))}
+    assert len(rows) == 17 * 2
+    assert rows["b", "4", "1"] == ("1", "40.00", "40.00", "40.00", "", "0", "1", "")
+    assert rows["float", "float", "1"] == ("2", "25.00", "20.00", "30.00", "", "0", "", "")
+    not_run = ("0", "", "", "", "", "0", "", "python -m benchmarks.mackey_glass run --panels a --bits 8")
+    assert rows["a", "8", "9"] == not_run
     figure = mackey_glass.draw_errors(points, {("b 4", 1.0): 1.0})
     assert len(figure.axes) == 4
+
+
+def test_figure_2_as_a_command(tmp_path: Path):
+    records = [
+        line(task=task, metric="smape", value=v, seed=seed, extra={"tau": tau, "bits": None, "recipe": "r"})
+        for task, tau, seed, v in (
+            ("mackey_glass", 1, 0, 20.0), ("mackey_glass", 1, 1, 22.0), ("mackey_glass-ahead", 9, 0, 90.0)
+        )
+    ]  # fmt: skip
+    (tmp_path / "mg.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    assert main(["reproduce", "fig2", "--results", str(tmp_path), "-o", str(tmp_path)]) == 0
+    header, *rows = files(tmp_path, "fig2")
+    first = dict(zip(header, rows[0], strict=True))
+    assert len(rows) == 17 * 8
+    assert (first["mean"], first["paper"], first["runs"]) == ("21.00", "19", "2")
+    assert "135 of 136 points not run" in (tmp_path / "fig2.svg").read_text()
+    ahead = files(tmp_path, "fig2_ahead")
+    assert ahead[2][4] == "90.00" and ahead[1][-1].endswith("run --panels float --form ahead")
 
 
 def test_figure_4_from_samples(tmp_path: Path):

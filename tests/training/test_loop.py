@@ -138,11 +138,11 @@ def test_batches_are_a_function_of_seed_epoch_and_step():
     for seed in (0, 1):
         for epoch in (0, 1):
             options = TrainOptions(batch_size=6, seed=seed)
-            for batch, key, n, steps in loop._batches(task, options, epoch):
+            for batch, key, n, steps in loop.batches_of_epoch(task, options, epoch):
                 assert steps == 4
                 drawn[seed, epoch, n] = (batch.x.tobytes(), jax.random.key_data(key).tobytes())
     assert len(drawn) == len({x for x, _ in drawn.values()}) == len({key for _, key in drawn.values()}) == 16
-    again = next(loop._batches(task, TrainOptions(batch_size=6, seed=1), 1))
+    again = next(loop.batches_of_epoch(task, TrainOptions(batch_size=6, seed=1), 1))
     assert drawn[1, 1, 1] == (again[0].x.tobytes(), jax.random.key_data(again[1]).tobytes())
 
 
@@ -182,7 +182,7 @@ def one_step(model: S5Model, task: Task, options: TrainOptions) -> tuple[S5Model
     """The model after one training step, and the batch."""
     stepper = loop.make_stepper(model, task, options, 4)
     state = loop.initial_state(model, stepper.optimizer, task)
-    batch, key, *_ = next(loop._batches(task, options, 0))
+    batch, key, *_ = next(loop.batches_of_epoch(task, options, 0))
     after, *_ = stepper.step(model, state.opt_state, batch.x, batch.y, batch.lengths, key, FloatArithmetic())
     return after, Split(x=batch.x, y=batch.y, lengths=batch.lengths)
 

@@ -1,7 +1,10 @@
 """The folder of a run: what is written is read, another run's folder is not touched."""
 
 import dataclasses
+import importlib.machinery
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +200,21 @@ def test_a_run_of_an_earlier_version_that_knew_fewer_fields_of_a_spec_can_be_con
     other = spec_to_json(spec_of("W8A8,schedule=parallel,quantized_norm=false"))
     with pytest.raises(RunError, match="different spec"):
         run.check_resumable(tmp_path, dataclasses.replace(info, method="qaft", spec=other))
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("benchmarks.mackey_glass", "python -m benchmarks.mackey_glass run"),
+        ("qs5.__main__", "python -m qs5 run"),
+        (None, "qs5 run"),
+    ],
+)
+def test_a_record_says_how_to_call_the_program_again(
+    module: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    main = types.ModuleType("__main__")
+    main.__spec__ = None if module is None else importlib.machinery.ModuleSpec(module, None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", ["/some/where/qs5", "run"])
+    assert record.command_line() == said

@@ -96,21 +96,36 @@ def _qgelu(args: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
 
 
 def _errors(args: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
+    """Figure 2, and fig2_ahead: the same without the leak, where such runs are recorded."""
+    from qs5.reports import mackey_glass as study
     from qs5.reports.figures import mackey_glass, save_figure
 
-    points = mackey_glass.points_of(_results(args.results))
-    if not points:
+    results = _results(args.results)
+    if study.schedule_of(results) is None:
         raise UserError(
-            f"fig2: no Mackey-Glass runs (with panel, bits and tau) in {args.results}; {_how('mackey_glass')}"
+            f"fig2: no Mackey-Glass runs (with panel, bits and tau) in {args.results}; run {study.COMMAND} first"
         )
-    table = paper_tables.load_paper()["figure2"]
+    table, paths = paper_tables.load_paper()["figure2"], ()
+    taus = tuple(float(tau) for tau in table["tau"])
     paper = {
-        (curve, float(tau)): float(v)
+        (curve, tau): float(v)
         for curve, values in table["curves"].items()
-        for tau, v in zip(table["tau"], values, strict=True)
+        for tau, v in zip(taus, values, strict=True)
     }
-    rows = mackey_glass.rows_of(points, paper)
-    return save_figure(folder, "fig2", mackey_glass.draw_errors(points, paper), mackey_glass.HEADER, rows)
+    for name, task, theirs, more in (
+        ("fig2", study.DELAYED, paper, ""),
+        ("fig2_ahead", study.AHEAD, {}, " --form ahead"),
+    ):
+        points = study.points_of(results, task=task)
+        if not points:
+            continue
+        planned = {(*curve, tau) for curve in study.CURVES for tau in taus}
+        missing = len(planned - {(p.panel, p.bits, p.tau) for p in points})
+        title = f"{missing} of {len(planned)} points not run: see {name}.csv" if missing else ""
+        rows = mackey_glass.rows_of(points, theirs, taus=taus, more=more)
+        figure = mackey_glass.draw_errors(points, theirs, title=title)
+        paths += save_figure(folder, name, figure, mackey_glass.HEADER, rows)
+    return paths
 
 
 def _samples(args: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
@@ -119,7 +134,8 @@ def _samples(args: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
     path = args.results / SAMPLES
     if not path.exists():
         raise UserError(
-            f"fig4: expected {path} (columns tau, step, channels), got none; {_how('mackey_glass')}"
+            f"fig4: expected {path} (columns tau, step, channels), got none; run "
+            "python -m benchmarks.mackey_glass samples first"
         )
     series = mackey_glass.read_samples(path)
     header = ("tau", "step", *(f"channel_{i}" for i in range(next(iter(series.values())).shape[1])))
@@ -129,11 +145,3 @@ def _samples(args: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
         for k, values in enumerate(s.tolist())
     )
     return save_figure(folder, "fig4", mackey_glass.draw_samples(series), header, rows)
-
-
-def _how(task: str) -> str:
-    from qs5 import tasks
-
-    if task not in tasks.names():
-        return f"this version of qs5 has no task {task}"
-    return "run the Mackey-Glass study first: see README, Mackey-Glass"

@@ -140,14 +140,31 @@ def embedded(history: np.ndarray, *, samples: int, channels: int) -> np.ndarray:
     of them; channel i at time k is sample R + i stride + k, where stride is mem steps in samples, rounded down.
     """
     mem = len(history) - 1
+    sampled, steps, dropped, stride = _sampling(mem, samples, channels)
+    at = np.linspace(0, steps, sampled).astype(np.int64)
+    series = integrate(history, at=at[at < steps])
+    starts = [dropped + i * stride for i in range(channels)]
+    return np.stack([series[start : start + samples] for start in starts], axis=-1).swapaxes(0, 1)
+
+
+def _sampling(mem: int, samples: int, channels: int) -> tuple[int, int, int, int]:
+    """Samples and Euler steps in all, samples that are dropped, samples between neighbouring channels."""
     steps = math.ceil(PERIOD / DT * samples / SAMPLES_PER_PERIOD)
     dropped = math.ceil(mem / (steps / samples))
     sampled, steps = samples + (channels + 1) * dropped, steps + (channels + 1) * mem
-    at = np.linspace(0, steps, sampled).astype(np.int64)
-    series = integrate(history, at=at[at < steps])
-    stride = int(sampled / steps * mem)
-    starts = [dropped + i * stride for i in range(channels)]
-    return np.stack([series[start : start + samples] for start in starts], axis=-1).swapaxes(0, 1)
+    return sampled, steps, dropped, int(sampled / steps * mem)
+
+
+def copied_channels(tau: float) -> dict[int, tuple[int, int]]:
+    """Targets of the form "delayed" that the inputs show: {channel: (input channel, steps ago)}, the latest each.
+
+    Channel i + m runs m strides ahead of channel i, so the target of channel i at step k, 512 ahead, is the input of
+    channel i + m at step k - (m stride - 512), which has been read if that is not in the future.
+    """
+    stride = _sampling(delay_steps(tau), 2 * STEPS, CHANNELS)[3]
+    m = max(1, math.ceil(STEPS / stride))
+    delay = m * stride - STEPS
+    return {i: (i + m, delay) for i in range(CHANNELS - m)} if delay < STEPS else {}
 
 
 def integrate(history: np.ndarray, *, at: np.ndarray, dt: float = DT) -> np.ndarray:

@@ -6,7 +6,7 @@ is needed for a resumed run to be bit-for-bit the run that was not interrupted.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -28,6 +28,16 @@ class TrainState(NamedTuple):
     """1-based epoch that gave `best_model`; 0 before the first."""
 
 
+class _State(Protocol):
+    """A tuple of arrays and numbers that knows how many epochs are in it."""
+
+    @property
+    def epoch(self) -> int: ...
+
+
+State = TypeVar("State", bound=_State)
+
+
 class Checkpoints:
     """The checkpoints of one run, in its folder `checkpoints/`; the last two are kept."""
 
@@ -37,13 +47,13 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
         )
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: _State) -> None:
         """Write the state after `state.epoch` epochs; it becomes visible only when it is whole."""
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
         self._manager.save(state.epoch, args=ocp.args.StandardSave({str(i): v for i, v in enumerate(leaves)}))
         self._manager.wait_until_finished()
 
-    def restore(self, like: TrainState) -> TrainState | None:
+    def restore(self, like: State) -> State | None:
         """The latest state, in the structure of `like`; None if there is none."""
         epoch = self._manager.latest_step()
         if epoch is None:

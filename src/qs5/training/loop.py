@@ -55,15 +55,32 @@ ArithmeticFor = Callable[[S5Model], Arithmetic]
 
 
 class Stepper(NamedTuple):
-    """The compiled training step with what it needs."""
+    """A training step with the optimiser that it applies."""
 
     step: Callable[..., tuple[S5Model, Any, jax.Array]]
     optimizer: optax.GradientTransformation
 
 
 def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) -> Stepper:
-    """One step: (model, opt_state, x, y, lengths, key, arithmetic) -> (model, opt_state, loss), compiled for
-    each arithmetic it meets."""
+    """`training_step`, compiled for each arithmetic it meets."""
+    step, optimizer = training_step(model, task.encoding, task.loss, options, steps)
+    return Stepper(compiled(step, options), optimizer)
+
+
+def compiled(step: Callable[..., Any], options: TrainOptions) -> Callable[..., Any]:
+    """A training step under jit."""
+    # Equinox hands what it does not know to jax.jit, but its overloads do not say so.
+    more: dict[str, Any] = {"compiler_options": compiler_options(remat=options.remat)}
+    return eqx.filter_jit(step, **more)
+
+
+def training_step(
+    model: S5Model, encoding: Encoding | OneHot, loss: Loss, options: TrainOptions, steps: int
+) -> Stepper:
+    """One step, not compiled: (model, opt_state, x, y, lengths, key, arithmetic) -> (model, opt_state, loss).
+
+    steps: an epoch has so many. Of `model` the structure counts, not the numbers.
+    """
     optimizer = make_optimizer(model, options, steps)
     batch_stats = model.config.norm == "batch" and not options.freeze_statistics
 
@@ -75,19 +92,16 @@ def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) 
         def loss_of(trained: S5Model) -> tuple[jax.Array, Any]:
             return batch_loss(
                 eqx.combine(trained, fixed), x, y, lengths, key,
-                arithmetic=arithmetic, encoding=task.encoding, loss=task.loss, batch_stats=batch_stats,
+                arithmetic=arithmetic, encoding=encoding, loss=loss, batch_stats=batch_stats,
                 remat=options.remat,
             )  # fmt: skip
 
-        (loss, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        (value, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
         updates, opt_state = optimizer.update(grads, opt_state, trained)
         model = eqx.combine(eqx.apply_updates(trained, updates), fixed)
-        return (with_statistics(model, statistics) if batch_stats else model), opt_state, loss
+        return (with_statistics(model, statistics) if batch_stats else model), opt_state, value
 
-    # Equinox hands what it does not know to jax.jit, but its overloads do not say so.
-    more: dict[str, Any] = {"compiler_options": compiler_options(remat=options.remat)}
-    compiled = eqx.filter_jit(step, **more)
-    return Stepper(compiled, optimizer)
+    return Stepper(step, optimizer)
 
 
 def compiler_options(*, remat: bool) -> dict[str, str]:
@@ -188,7 +202,7 @@ def _epoch(
 ) -> TrainState:
     begin, epoch, losses = time.monotonic(), state.epoch + 1, []
     model, opt_state = state.model, state.opt_state
-    for batch, key, n, steps in _batches(task, options, state.epoch):
+    for batch, key, n, steps in batches_of_epoch(task, options, state.epoch):
         model, opt_state, loss = stepper.step(
             model, opt_state, batch.x, batch.y, batch.lengths, key, arithmetic
         )
@@ -208,8 +222,10 @@ def _epoch(
     return state._replace(model=model, opt_state=opt_state, epoch=epoch)
 
 
-def _batches(task: Task, options: TrainOptions, epoch: int) -> Iterator[tuple[Any, jax.Array, int, int]]:
-    """(batch, dropout key, number from 1, steps an epoch), all functions of (seed, epoch, step) alone."""
+def batches_of_epoch(
+    task: Task, options: TrainOptions, epoch: int
+) -> Iterator[tuple[Any, jax.Array, int, int]]:
+    """(batch, dropout key, number from 1, steps an epoch), all functions of (seed, epoch, step) alone; epoch from 0."""
     steps = steps_per_epoch(task, options)
     order = permutation(len(task.train), seed=options.seed, epoch=epoch)
     key = jax.random.fold_in(jax.random.key(options.seed), epoch)

@@ -72,9 +72,9 @@ def drop_epochs(path: Path, *, first: int) -> None:
 
 
 def command_line() -> str:
-    """How this process was called, program name without its folder."""
-    program = Path(sys.argv[0])
-    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    """How this process was called: `python -m MODULE` and its arguments, or the program's name without its folder."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = Path(sys.argv[0]).name if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
     return " ".join([name, *sys.argv[1:]])
 
 

@@ -3,13 +3,13 @@
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qs5.errors import UserError
 from qs5.reports.figures import LINES, new_figure
-from qs5.reports.results import Result
+from qs5.reports.mackey_glass import COMMAND, CURVES, Point, name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,52 +20,65 @@ PANELS = {
     "c": "(c) all but A",
     "d": "(d) SSM activations alone",
 }
-HEADER = ("panel", "bits", "tau", "runs", "mean", "lowest", "highest", "paper")
+HEADER = (
+    "panel",
+    "bits",
+    "tau",
+    "runs",
+    "mean",
+    "lowest",
+    "highest",
+    "as_printed",
+    "diverged",
+    "paper",
+    "command",
+)
 SAMPLE_STEPS = 100
 
 
-class Point(NamedTuple):
-    """sMAPE over the seeds of one panel ("float" for all), bits (None: float) and delay."""
+def rows_of(
+    points: Sequence[Point],
+    paper: Mapping[tuple[str, float], float],
+    *,
+    taus: Sequence[float],
+    more: str = "",
+) -> Iterator[tuple[str, ...]]:
+    """The data behind figure 2, with what was read off the paper's (curve, delay) where it was.
 
-    panel: str
-    bits: int | None
-    tau: float
-    values: tuple[float, ...]
-
-
-def points_of(results: Sequence[Result]) -> list[Point]:
-    """The recorded runs of figure 2: task mackey_glass, with `panel`, `bits` and `tau` in the record's `extra`.
-
-    A seed that was run twice counts once, the later run.
+    A cell that was not run has no numbers, and the command that runs it. more: options of that command.
     """
-    found: dict[tuple[str, int | None, float], dict[int, float]] = {}
-    for r in results:
-        if r.task == "mackey_glass" and "tau" in r.extra:
-            bits = r.extra.get("bits")
-            panel = "float" if bits is None else str(r.extra.get("panel"))
-            found.setdefault((panel, bits, float(r.extra["tau"])), {})[r.seed] = r.value
-    keys = sorted(found, key=lambda k: (k[0], k[1] or 0, k[2]))
-    return [Point(*key, tuple(found[key].values())) for key in keys]
-
-
-def rows_of(points: Sequence[Point], paper: Mapping[tuple[str, float], float]) -> Iterator[tuple[str, ...]]:
-    """The data behind figure 2, with what was read off the paper's (curve, delay) where it was."""
-    for p in points:
-        name = "float" if p.bits is None else f"{p.panel} {p.bits}"
-        theirs = paper.get((name, p.tau))
+    found = {(p.panel, p.bits, p.tau): p for p in points}
+    planned = [(panel, bits, tau) for panel, bits in CURVES for tau in taus]
+    for cell in (*planned, *(key for key in found if key not in planned)):
+        panel, bits, tau = cell
+        theirs = paper.get((name_of(panel, bits), tau))
         yield (
-            p.panel, "float" if p.bits is None else str(p.bits), f"{p.tau:g}", str(len(p.values)),
-            f"{np.mean(p.values):.2f}", f"{min(p.values):.2f}", f"{max(p.values):.2f}",
-            "" if theirs is None else f"{theirs:g}",
+            panel, "float" if bits is None else str(bits), f"{tau:g}", *_numbers(found.get(cell)),
+            "" if theirs is None else f"{theirs:g}", "" if cell in found else _command(panel, bits, more),
         )  # fmt: skip
 
 
-def draw_errors(points: Sequence[Point], paper: Mapping[tuple[str, float], float]) -> "Figure":
+def _numbers(p: Point | None) -> tuple[str, ...]:
+    if p is None or not p.values:
+        return ("0", "", "", "", "", str(p.diverged) if p else "0")
+    printed = f"{np.mean(p.printed):.2f}" if p.printed else ""
+    values = (np.mean(p.values), min(p.values), max(p.values))
+    return (str(len(p.values)), *(f"{v:.2f}" for v in values), printed, str(p.diverged))
+
+
+def _command(panel: str, bits: int | None, more: str) -> str:
+    return f"{COMMAND} --panels {panel}" + ("" if bits is None else f" --bits {bits}") + more
+
+
+def draw_errors(
+    points: Sequence[Point], paper: Mapping[tuple[str, float], float], *, title: str = ""
+) -> "Figure":
     """Figure 2: a line for the mean over seeds, a band from the lowest to the highest, crosses for the paper's."""
+    points = [p for p in points if p.values]
     figure, axes = new_figure(7.0, 5.6, nrows=2, ncols=2, sharex=True, sharey=True)
     widths = sorted({p.bits for p in points if p.bits is not None})
     styles = {None: ("black", "-"), **dict(zip(widths, LINES, strict=False))}
-    for ax, (panel, title) in zip(axes.flat, PANELS.items(), strict=True):
+    for ax, (panel, heading) in zip(axes.flat, PANELS.items(), strict=True):
         for bits in (None, *widths):
             curve = [p for p in points if p.bits == bits and p.panel in (panel, "float")]
             if not curve:
@@ -82,16 +95,19 @@ def draw_errors(points: Sequence[Point], paper: Mapping[tuple[str, float], float
                 alpha=0.15,
                 lw=0,
             )
-            name = "float" if bits is None else f"{panel} {bits}"
+            name = name_of(panel, bits)
             theirs = [(t, v) for (n, t), v in paper.items() if n == name]
             if theirs:
                 ax.plot(*zip(*theirs, strict=True), "x", color=colour, ms=4)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(heading, fontsize=9)
     for ax in axes[1]:
         ax.set_xlabel("delay tau")
     for ax in axes[:, 0]:
         ax.set_ylabel("sMAPE")
-    axes[0, 0].legend(frameon=False, fontsize=8, title="x: the paper's, read by eye", title_fontsize=7)
+    note = "x: the paper's, read by eye" if paper else None
+    axes[0, 0].legend(frameon=False, fontsize=8, title=note, title_fontsize=7)
+    if title:
+        figure.suptitle(title, fontsize=9)
     return figure
 
 
