@@ -147,5 +147,6 @@ const qs5_kernels *qs5_kernels_avx512(void);
 qs5_kernel qs5_fast_vnni(const qs5_op *op);
 qs5_kernel qs5_product_vnni(const qs5_op *op);
 qs5_kernel qs5_recurrence_vnni(const qs5_op *op);
+qs5_kernel qs5_norm_vnni(const qs5_op *op);
 
 #endif
