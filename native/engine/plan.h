@@ -53,6 +53,8 @@ struct qs5_op {
   int32_t outputs, inputs, groups; /* groups: of 2 or 4 inputs, as the packing has them */
   int bytes;                       /* inputs enter the product as bytes, else as 16-bit numbers */
   void *weight;
+  uint8_t *narrow; /* the weights once more, of 4 or 2 bits, for single steps; NULL: they do not fit (qs5_tile_pairs) */
+  int narrow_bits;
   int32_t *bias;
   int64_t largest_bias; /* as the model has it */
   qs5_rescale scale, direct;
@@ -130,6 +132,18 @@ static inline int32_t qs5_place_in_pairs(int32_t channel) {
 typedef struct {
   int32_t lanes, group, across;
 } qs5_packing;
+
+/* A single step takes the outputs of a product tile by tile: 32 times this many of the `pairs` times 32 that are left. */
+static inline int qs5_tile_pairs(int64_t pairs) {
+  if (pairs == 4 || pairs > 6) return 4;
+  return pairs > 4 ? 3 : (int)pairs;
+}
+
+/* How a tile of weights of 4 or 2 bits is stored: [groups][bytes][16 lanes][4 inputs], where a vector of 64 bytes holds two
+ * or four vectors of weights. The last one is signed in the upper bits, those below have the offset that leaves them
+ * positive. Two bits come in fours of vectors; where two vectors are left, they have four bits. */
+static inline int qs5_tile_fours(int bits, int pairs) { return bits == 2 ? pairs / 2 : 0; }
+static inline int qs5_tile_bytes(int bits, int pairs) { return 64 * (pairs - qs5_tile_fours(bits, pairs)); }
 
 /* Whether an op without memory can be done on 16-bit lanes (lanes512.h). */
 int qs5_fits_words(const qs5_op *op);
