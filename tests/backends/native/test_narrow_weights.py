@@ -1,5 +1,7 @@
 """Weights of 4 and 2 bits, which stay packed for single steps on AVX-512: the reference's codes in every size."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tests.integer.small import array, dense, output, recurrence, regression, signal
@@ -45,7 +47,10 @@ def test_products_of_every_size(level: str, low: int, high: int, signed: bool) -
     for i in range(len(OUTPUTS) + len(INPUTS)):
         O, I = OUTPUTS[5 * i % len(OUTPUTS)], INPUTS[i % len(INPUTS)]  # noqa: E741
         x = signal("input", I, signed=signed)
-        ratio = {"M": array([2**14] * O, "int16"), "shift": array(16 + np.arange(O) % 5, "uint8")}
+        ratio: dict[str, Any] = {
+            "M": array([2**14] * O, "int16"),
+            "shift": array(16 + np.arange(O) % 5, "uint8"),
+        }
         op = dense(
             "input",
             signal("y", O, 16),
