@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.interleaved import Timing, interleave
+from benchmarks.interleaved import interleave
 from benchmarks.native.compiled import compiled
 from benchmarks.native.float_engine import FloatEngine
-from benchmarks.native.integer_model import MACS, paper_model
+from benchmarks.native.integer_model import MACS, Bits, paper_model
 from benchmarks.native.onnx_step import OnnxStep
 from benchmarks.native.parameters import random_parameters
 from qs5.backends.native import NativeEngine, NativeStream, levels
@@ -16,7 +16,8 @@ from qs5.backends.native import NativeEngine, NativeStream, levels
 LENGTH, BATCH, BLOCK = 784, 50, 48
 REPEATS = 8
 """A single sequence takes about a millisecond: too short to time once."""
-PEAK_ROUNDS, PEAK_BYTES = 1_000_000, 16 * 64
+PEAK_ROUNDS, PEAK_BYTES = 300_000, 16 * 64
+PEAK = "sequence, its products alone at the measured int8 peak"
 Variants = dict[str, tuple[Callable[[], object], int]]
 """Name -> call, tokens."""
 
@@ -45,7 +46,30 @@ def single(threads: int = 1) -> Variants:
         "step from Python, ONNX Runtime float32": (lambda: onnx.run(u), LENGTH),
         "sequence, int8": (repeated(lambda: stream.run(raw)), n),
         "sequence, float32": (repeated(lambda: floats.advance(u, records, block=BLOCK)), n),
+        **peak(),
     }
+
+
+WIDTHS = {
+    "W8A8Abar16": Bits(),
+    "W4A8SSM8": Bits(dense=4),
+    "W4A8Abar8": Bits(ssm=4, dense=4),
+    "W2A8SSM8": Bits(dense=2),
+    "W2A8Abar8": Bits(ssm=2, dense=2),
+}
+"""Widths of the weights as those specs have them. Lambda-bar's multipliers take the same time in all of them."""
+
+
+def widths() -> Variants:
+    """Batch 1, one thread: the same model with narrower weights."""
+    raw = np.random.default_rng(0).integers(0, 256, (1, LENGTH, 1)).astype(np.uint8)
+    streams = {name: NativeEngine(paper_model(0, bits)).stream() for name, bits in WIDTHS.items()}
+    n = REPEATS * LENGTH
+    steps = {
+        f"step in C, {name}": (repeated(lambda s=s: s.run(raw, block=1)), n) for name, s in streams.items()
+    }
+    whole = {f"sequence, {name}": (repeated(lambda s=s: s.run(raw)), n) for name, s in streams.items()}
+    return steps | whole
 
 
 def batches() -> Variants:
@@ -73,16 +97,12 @@ def other_levels() -> Variants:
     return {f"sequence, int8, {level}": (lambda s=s: s.run(raw), LENGTH) for level, s in streams.items()}
 
 
-def peaks() -> dict[str, Timing] | None:
-    """Rounds of the peak loops, on x86 with AVX-512 VNNI."""
+def peak() -> Variants:
+    """The peak loop for as many multiply-accumulates as a token's products have, on x86 with AVX-512 VNNI."""
     if platform.machine() != "x86_64" or levels()[-1] != "avx512vnni":
-        return None
+        return {}
     library = compiled("peak")
-    calls = {
-        name: lambda f=f: f(PEAK_ROUNDS)
-        for name, f in (("int8", library.peak_int8), ("float32", library.peak_float))
-    }
-    return interleave(calls, reference="int8", rounds=5)
+    return {PEAK: (lambda: library.peak_int8(PEAK_ROUNDS), PEAK_ROUNDS * PEAK_BYTES // MACS)}
 
 
 def time(variants: Variants, *, reference: str, rounds: int) -> dict[str, tuple[float, float]]:
@@ -95,12 +115,3 @@ def time(variants: Variants, *, reference: str, rounds: int) -> dict[str, tuple[
         name: (1e6 * t.seconds / tokens[name], t.ratio * tokens[reference] / tokens[name])
         for name, t in timings.items()
     }
-
-
-def share_of_peak(microseconds: float) -> float | None:
-    """What part of the int8 peak the products of a sequence reach."""
-    measured = peaks()
-    if measured is None:
-        return None
-    macs_a_second = PEAK_ROUNDS * PEAK_BYTES / measured["int8"].seconds
-    return MACS / (microseconds * 1e-6) / macs_a_second

@@ -121,6 +121,50 @@ static void pack(qs5_build *build, qs5_op *op, const int32_t *weight, qs5_packin
     }
 }
 
+/* The fewest bits, of 4 and 2, that hold all weights in two's complement, or 0. */
+static int narrow_bits(const int32_t *weight, int64_t count) {
+  int32_t low = 0, high = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    low = least(low, weight[i]);
+    high = most(high, weight[i]);
+  }
+  if (low >= -2 && high <= 1) return 2;
+  return low >= -8 && high <= 7 ? 4 : 0;
+}
+
+/* One output of a tile, which is at `to` and has `pairs` pairs of vectors. Bytes beyond the inputs count as weights of 0. */
+static void pack_output(const qs5_op *op, uint8_t *to, int pairs, int32_t o, const int32_t *weight) {
+  const int fours = qs5_tile_fours(op->narrow_bits, pairs), vector = o / 16, in_fours = vector < 4 * fours;
+  const int bits = in_fours ? 2 : 4, field = in_fours ? vector % 4 : vector % 2, last = in_fours ? 3 : 1;
+  const int bytes = in_fours ? vector / 4 : fours + (vector - 4 * fours) / 2;
+  const int32_t offset = field == last ? 0 : 1 << (bits - 1);
+  uint8_t *row = to + bytes * 64 + o % 16 * 4;
+  for (int32_t i = 0; i < 4 * op->groups; ++i) {
+    uint8_t *at = row + (int64_t)(i / 4) * qs5_tile_bytes(op->narrow_bits, pairs) + i % 4;
+    *at = (uint8_t)(*at + ((i < op->inputs ? weight[i] : 0) + offset) * (1 << (bits * field)));
+  }
+}
+
+/* See qs5_tile_bytes. */
+static void pack_narrow(qs5_build *build, qs5_op *op, const int32_t *weight) {
+  op->narrow_bits = narrow_bits(weight, (int64_t)op->outputs * op->inputs);
+  if (!op->narrow_bits) return;
+  const int64_t all = (op->outputs + 31) / 32;
+  int64_t size = 0;
+  for (int64_t at = 0, pairs; at < all; at += pairs) {
+    pairs = qs5_tile_pairs(all - at);
+    size += (int64_t)op->groups * qs5_tile_bytes(op->narrow_bits, (int)pairs);
+  }
+  op->narrow_bytes = size;
+  uint8_t *to = op->narrow = qs5_take(build, size, 1);
+  for (int64_t at = 0, pairs; to && at < all; at += pairs) {
+    pairs = qs5_tile_pairs(all - at);
+    for (int64_t o = 32 * at; o < op->outputs && o < 32 * (at + pairs); ++o)
+      pack_output(op, to, (int)pairs, qs5_place_in_pairs((int32_t)(o - 32 * at)), weight + o * op->inputs);
+    to += (int64_t)op->groups * qs5_tile_bytes(op->narrow_bits, (int)pairs);
+  }
+}
+
 /* Whether an op's constants are those of the 16-bit lanes. */
 static int on_words(const qs5_build *build) {
   return build->model->level == QS5_AVX512VNNI && !build->model->counting;
@@ -166,6 +210,7 @@ static void matrix(qs5_build *build, qs5_op *op, int biases) {
   correct_bias(op, weight);
   const qs5_packing rows = {1, 0, 0}, pairs8 = {8, 2, 0}, pairs16 = {16, 2, 1}, fours16 = {16, 4, 1};
   pack(build, op, weight, vnni ? (op->bytes ? fours16 : pairs16) : pairs ? pairs8 : rows);
+  if (op->bytes) pack_narrow(build, op, weight);
 }
 
 /* Whether a sum, shifted to the left, may pass 32 bits. `beside`: what is added to the products. */

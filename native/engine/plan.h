@@ -38,39 +38,42 @@ typedef struct {
   int any;
 } qs5_tail;
 
+/* What a step reads of an op comes first: the fewer cache lines the better. */
 struct qs5_op {
   qs5_kernel run;
   qs5_kind kind;
   int32_t in[QS5_MAX_READS], out;
-  const qs5_info *x, *y, *u, *to; /* of in[0], in[1], in[2] and out */
-  qs5_tail tail;
   int in_tail; /* it runs as part of an earlier op */
   int other;   /* a multiply or add in a tail: which of its inputs comes from memory */
   int kept;    /* whether an op outside of the tail reads what it writes */
   int32_t numbers[QS5_MAX_NUMBERS];
+  const qs5_info *x, *y, *u, *to; /* of in[0], in[1], in[2] and out */
+
+  /* For kernels on 16-bit lanes (lanes512.h): what they read as 32-bit lanes is in pairs (qs5_place_in_pairs). */
+  uint8_t *bytes_table;      /* of a table; any op of one 8-bit signal may have one */
+  int16_t *D16, *M16;        /* output: D and D_M where u has 8 bits, else D16 is NULL; affine: M */
+  int32_t *offset2, *shift2; /* affine: offset and shift; output: shift2 is D_shift */
+  int16_t *right16;          /* 2^(15 - s) where every s of a shift is 1 to 15; else NULL */
+  int32_t *rotation;         /* in pairs: (re, -im), then (im, re), for 16-bit multiply-adds */
+  int64_t state_at;          /* in int16 from the start of a record */
 
   /* Dense and output: rows of the matrix, its inputs, the bias with the correction for shifted inputs in it. */
+  qs5_tail tail;
   int32_t outputs, inputs, groups; /* groups: of 2 or 4 inputs, as the packing has them */
   int bytes;                       /* inputs enter the product as bytes, else as 16-bit numbers */
   void *weight;
+  uint8_t *narrow; /* the weights once more, of 4 or 2 bits, for single steps; NULL: they do not fit (qs5_tile_pairs) */
+  int64_t narrow_bytes;
+  int narrow_bits;
   int32_t *bias;
-  int64_t largest_bias; /* as the model has it */
   qs5_rescale scale, direct;
+  int64_t largest_bias; /* as the model has it */
   int32_t *D;
 
-  int32_t *M, *offset, *shift; /* affine, layer norm: offset has the half in it */
+  int32_t *M, *offset, *shift;  /* affine, layer norm: offset has the half in it */
   int32_t *left, *half, *right; /* shift(x, s) a channel */
-
-  /* For kernels on 16-bit lanes (lanes512.h): what they read as 32-bit lanes is in pairs (qs5_place_in_pairs). */
-  int16_t *D16, *M16;      /* output: D and D_M where u has 8 bits, else D16 is NULL; affine: M */
-  int32_t *offset2, *shift2; /* affine: offset and shift; output: shift2 is D_shift */
-  int16_t *right16;        /* 2^(15 - s) where every s of a shift is 1 to 15; else NULL */
-
   int16_t *re, *im;
-  int32_t *rotation; /* in pairs: (re, -im), then (im, re), for 16-bit multiply-adds */
-  int64_t state_at;  /* in int16 from the start of a record */
-  int32_t *table;    /* by the byte of x; an embedding: (tokens, padded outputs) */
-  uint8_t *bytes_table; /* the same where codes are bytes; any op of one 8-bit signal may have one */
+  int32_t *table; /* by the byte of x; an embedding: (tokens, padded outputs) */
   int32_t tokens;
   int square_bits;
 };
@@ -131,6 +134,18 @@ typedef struct {
   int32_t lanes, group, across;
 } qs5_packing;
 
+/* A single step takes the outputs of a product tile by tile: 32 times this many of the `pairs` times 32 that are left. */
+static inline int qs5_tile_pairs(int64_t pairs) {
+  if (pairs == 4 || pairs > 6) return 4;
+  return pairs > 4 ? 3 : (int)pairs;
+}
+
+/* How a tile of weights of 4 or 2 bits is stored: [groups][bytes][16 lanes][4 inputs], where a vector of 64 bytes holds two
+ * or four vectors of weights. The last one is signed in the upper bits, those below have the offset that leaves them
+ * positive. Two bits come in fours of vectors; where two vectors are left, they have four bits. */
+static inline int qs5_tile_fours(int bits, int pairs) { return bits == 2 ? pairs / 2 : 0; }
+static inline int qs5_tile_bytes(int bits, int pairs) { return 64 * (pairs - qs5_tile_fours(bits, pairs)); }
+
 /* Whether an op without memory can be done on 16-bit lanes (lanes512.h). */
 int qs5_fits_words(const qs5_op *op);
 
@@ -147,5 +162,6 @@ const qs5_kernels *qs5_kernels_avx512(void);
 qs5_kernel qs5_fast_vnni(const qs5_op *op);
 qs5_kernel qs5_product_vnni(const qs5_op *op);
 qs5_kernel qs5_recurrence_vnni(const qs5_op *op);
+qs5_kernel qs5_norm_vnni(const qs5_op *op);
 
 #endif

@@ -233,16 +233,20 @@ static void recurrence(const qs5_op *op, const qs5_block *block) {
 
 /* -- the pool ---------------------------------------------------------------------------------------------------- */
 
+/* Sums of 32 bits hold 2^15 rows of any code; sums of 64 bits hold the sequence. */
 static void accumulate(const qs5_info *info, const void *rows, int64_t count, int64_t *restrict total) {
-  enum { CHUNK = 64 };
-  for (int32_t begin = 0; begin < info->channels; begin += CHUNK) {
-    const int32_t n = least(info->channels - begin, CHUNK);
-    int32_t wide[CHUNK];
-    for (int64_t row = 0; row < count; ++row) {
-      widen(info, (const unsigned char *)rows + row * info->stride + (int64_t)begin * info->size, n, wide);
-      for (int32_t i = 0; i < n; ++i) total[begin + i] += wide[i];
+  enum { CHUNK = 64, ROWS = 1 << 15 };
+  const unsigned char *from = rows;
+  for (; count > 0; count -= ROWS, from += ROWS * info->stride)
+    for (int32_t begin = 0; begin < info->channels; begin += CHUNK) {
+      const int32_t n = least(info->channels - begin, CHUNK);
+      int32_t wide[CHUNK], sums[CHUNK] = {0};
+      for (int64_t row = 0; row < (count < ROWS ? count : ROWS); ++row) {
+        widen(info, from + row * info->stride + (int64_t)begin * info->size, n, wide);
+        for (int32_t i = 0; i < n; ++i) sums[i] += wide[i];
+      }
+      for (int32_t i = 0; i < n; ++i) total[begin + i] += sums[i];
     }
-  }
 }
 
 const qs5_kernels *QS5_NAME(qs5_kernels_, QS5_ISA)(void) {

@@ -132,6 +132,7 @@ qs5_kernel qs5_fast_vnni(const qs5_op *op) {
   case QS5_DENSE:
   case QS5_OUTPUT: return qs5_product_vnni(op);
   case QS5_RECURRENCE: return qs5_recurrence_vnni(op);
+  case QS5_LAYER_NORM: return qs5_norm_vnni(op);
   default: return one_step(op);
   }
 }

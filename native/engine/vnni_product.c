@@ -206,6 +206,77 @@ QS5_INLINE void move(__m512i *to, const __m512i *from, int count) {
   for (int i = 0; i < count; ++i) __asm__("" : "=v"(to[i]) : "0"(from[i]));
 }
 
+/* The sum of the bytes of a row that enter a product, in every lane. */
+QS5_INLINE __m512i sum_of_inputs(const uint8_t *in, int64_t bytes, __m512i flip) {
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t i = 0; i < bytes; i += 64) {
+    const __mmask64 mask = bytes - i < 64 ? ((__mmask64)1 << (bytes - i)) - 1 : ~(__mmask64)0;
+    const __m512i x = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, in + i), flip);
+    sum = _mm512_dpbusd_epi32(sum, x, _mm512_maskz_set1_epi8(mask, 1));
+  }
+  sum = _mm512_add_epi32(sum, _mm512_shuffle_i64x2(sum, sum, 0x4E));
+  sum = _mm512_add_epi32(sum, _mm512_shuffle_i64x2(sum, sum, 0xB1));
+  sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, 0x4E));
+  return _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, 0xB1));
+}
+
+/* From the sums over v, v mod 2^(bits last), ... to those over the single fields: a difference of neighbours is a multiple
+ * of the field's place. All but the last field have an offset, which the sum of the inputs takes away again. */
+QS5_INLINE void separate(__m512i *sums, int fields, int bits, __m512i offset) {
+#pragma GCC unroll 4
+  for (int f = fields - 1; f > 0; --f) sums[f] = _mm512_srai_epi32(_mm512_sub_epi32(sums[f], sums[f - 1]), (unsigned)(bits * f));
+#pragma GCC unroll 4
+  for (int f = 0; f < fields - 1; ++f) sums[f] = _mm512_sub_epi32(sums[f], offset);
+}
+
+/* Adds one row times `pairs` times 32 outputs of weights of `bits` bits, at w (qs5_tile_bytes), to `to`. Nothing is unpacked
+ * but by masks: 64 v x of the upper field comes with all below it, and their sum is known. */
+QS5_INLINE void add_narrow_products(const qs5_op *op, rows_in x, const uint8_t *w, int pairs, int bits, __m512i *to) {
+  const int fours = qs5_tile_fours(bits, pairs), loads = pairs - fours;
+  const __m512i flip = _mm512_set1_epi8(x.flip ? (char)-128 : 0);
+  const __m512i masks[3] = {_mm512_set1_epi8(3), _mm512_set1_epi8(15), _mm512_set1_epi8(63)};
+  __m512i sums[2 * MOST_PAIRS];
+#pragma GCC unroll 8
+  for (int c = 0; c < 2 * pairs; ++c) sums[c] = _mm512_setzero_si512();
+  const uint8_t *in = x.at;
+  for (int64_t g = 0; g < op->groups; ++g, w += 64 * loads, in += 4) {
+    const __m512i four = _mm512_xor_si512(broadcast(in), flip);
+#pragma GCC unroll 8
+    for (int i = 0; i < loads; ++i) {
+      const __m512i v = load512(w + 64 * i);
+      const int fields = i < fours ? 4 : 2, at = i < fours ? 4 * i : 2 * (i + fours);
+#pragma GCC unroll 4
+      for (int f = 0; f < fields; ++f) {
+        const __m512i part = f == fields - 1 ? v : _mm512_and_si512(v, masks[i < fours ? f : 1]);
+        sums[at + f] = _mm512_dpbusd_epi32(sums[at + f], four, part);
+      }
+    }
+  }
+  const __m512i all = sum_of_inputs(x.at, 4 * (int64_t)op->groups, flip);
+#pragma GCC unroll 8
+  for (int i = 0; i < loads; ++i) {
+    if (i < fours) separate(sums + 4 * i, 4, 2, _mm512_slli_epi32(all, 1));
+    else separate(sums + 2 * (i + fours), 2, 4, _mm512_slli_epi32(all, 3));
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < 2 * pairs; ++c) to[c] = _mm512_add_epi32(to[c], sums[c]);
+}
+
+/* What follows the sums, up to the stores. */
+QS5_INLINE void finish(const qs5_op *op, const qs5_block *block, int64_t row, int rows, int64_t at, int pairs, __m512i *sums) {
+  __m512i words[MOST_SUMS / 2];
+  end(op, rows, at, pairs, sums, words);
+  if (op->tail.any) {
+    follow_any(op, block, row, rows, at, pairs, words);
+    return;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+    for (int p = 0; p < pairs; ++p)
+      store_words(op->to->size, qs5_row_out(op, block, row + r), at + 32 * p, words[r * pairs + p]);
+}
+
 /* `rows` rows by `pairs` times 32 outputs; both are constants where this is inlined, and all loops over them are unrolled:
  * only so do the sums stay in registers. */
 QS5_INLINE void tile(const qs5_op *op, const qs5_block *block, rows_in x, int bytes, int64_t row, int rows, int64_t at,
@@ -215,7 +286,7 @@ QS5_INLINE void tile(const qs5_op *op, const qs5_block *block, rows_in x, int by
   const int64_t step = (op->outputs + 31) / 32 * 128;
   const uint8_t *w = (const uint8_t *)op->weight + at * 4, *in = x.at + row * x.stride;
   const __m512i flip = _mm512_set1_epi8(x.flip ? (char)-128 : 0);
-  __m512i sums[MOST_SUMS], around[MOST_SUMS], words[MOST_SUMS / 2];
+  __m512i sums[MOST_SUMS], around[MOST_SUMS];
   begin(op, block, row, rows, at, pairs, around);
   move(sums, around, rows * vectors);
   for (int64_t g = 0; g < groups; ++g, w += step, in += 4) {
@@ -233,16 +304,7 @@ QS5_INLINE void tile(const qs5_op *op, const qs5_block *block, rows_in x, int by
     }
   }
   move(around, sums, rows * vectors);
-  end(op, rows, at, pairs, around, words);
-  if (op->tail.any) {
-    follow_any(op, block, row, rows, at, pairs, words);
-    return;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 8
-    for (int p = 0; p < pairs; ++p) 
-      store_words(op->to->size, qs5_row_out(op, block, row + r), at + 32 * p, words[r * pairs + p]);
+  finish(op, block, row, rows, at, pairs, around);
 }
 
 /* All rows of the block for `pairs` pairs of vectors; `most` rows at a time keep the sums in registers. */
@@ -256,14 +318,53 @@ QS5_INLINE void columns(const qs5_op *op, const qs5_block *block, rows_in x, int
 QS5_INLINE void product(const qs5_op *op, const qs5_block *block, rows_in x, int bytes) {
   const int64_t end = (op->outputs + 31) / 32 * 32;
   int64_t at = 0;
-  if (block->rows == 1)
-    for (; at + 128 <= end; at += 128) tile(op, block, x, bytes, 0, 1, at, 4);
   for (; at + 64 <= end && (end - at) % 96; at += 64) columns(op, block, x, bytes, at, 2, 6);
   for (; at + 96 <= end; at += 96) columns(op, block, x, bytes, at, 3, 4);
   for (; at < end; at += 32) columns(op, block, x, bytes, at, 1, 8);
 }
 
-static void dense8(const qs5_op *op, const qs5_block *block) { product(op, block, prepare8(op, block), 1); }
-static void dense16(const qs5_op *op, const qs5_block *block) { product(op, block, prepare16(op, block), 0); }
+/* One tile of a single row. bits: 16 for inputs of 16 bits, 8, or those of narrow weights at `narrow`. */
+QS5_INLINE void step_tile(const qs5_op *op, const qs5_block *block, rows_in x, int bits, const uint8_t *narrow, int64_t at,
+                          int pairs) {
+  if (bits >= 8) {
+    tile(op, block, x, bits == 8, 0, 1, at, pairs);
+    return;
+  }
+  __m512i sums[2 * MOST_PAIRS];
+  begin(op, block, 0, 1, at, pairs, sums);
+  add_narrow_products(op, x, narrow, pairs, bits, sums);
+  finish(op, block, 0, 1, at, pairs, sums);
+}
+
+/* A single row waits for the weights from memory. */
+QS5_INLINE void step(const qs5_op *op, const qs5_block *block, rows_in x, int bits) {
+  const int64_t end = (op->outputs + 31) / 32;
+  const uint8_t *narrow = op->narrow;
+  for (int64_t at = 0; at < end;) {
+    const int pairs = qs5_tile_pairs(end - at);
+    switch (pairs) {
+    case 1: step_tile(op, block, x, bits, narrow, 32 * at, 1); break;
+    case 2: step_tile(op, block, x, bits, narrow, 32 * at, 2); break;
+    case 3: step_tile(op, block, x, bits, narrow, 32 * at, 3); break;
+    default: step_tile(op, block, x, bits, narrow, 32 * at, 4); break;
+    }
+    at += pairs;
+    if (bits < 8) narrow += (int64_t)op->groups * qs5_tile_bytes(bits, pairs);
+  }
+}
+
+static void dense8(const qs5_op *op, const qs5_block *block) {
+  const rows_in x = prepare8(op, block);
+  if (block->rows > 1) product(op, block, x, 1);
+  else if (op->narrow_bits == 2) step(op, block, x, 2);
+  else if (op->narrow_bits == 4) step(op, block, x, 4);
+  else step(op, block, x, 8);
+}
+
+static void dense16(const qs5_op *op, const qs5_block *block) {
+  const rows_in x = prepare16(op, block);
+  if (block->rows > 1) product(op, block, x, 0);
+  else step(op, block, x, 16);
+}
 
 qs5_kernel qs5_product_vnni(const qs5_op *op) { return op->bytes ? dense8 : dense16; }
