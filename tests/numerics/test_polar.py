@@ -99,3 +99,39 @@ def test_no_code_is_unstable() -> None:
     pairs += [_codes(rng, bits, 500).operands() for bits, _ in itertools.product(range(2, 9), range(10))]
     for re, im in pairs:
         assert np.max(re.astype(np.int64) ** 2 + im.astype(np.int64) ** 2) < 2**30
+
+
+@pytest.mark.slow
+def test_states_of_any_codes_stay_bounded() -> None:
+    """100,000 steps of the integer recurrence, 24 bits wide so that nothing saturates: driven at resonance, then alone.
+
+    With |lambda| = 1 - v the state is at most (u + 1/sqrt(2)) / v, u the input's modulus: a rounding adds at most half
+    a code to each part. Without input it cannot leave max(its modulus, 1 / (sqrt(2) v)).
+    """
+    rng = np.random.default_rng(0)
+    pairs = [_codes(rng, bits, 40).operands() for bits in (2, 3, 4, 8)]
+    re, im = (np.concatenate(part).astype(np.int64) for part in zip(*pairs, strict=True))
+    modulus = np.sqrt(re**2 + im**2) / 2**15
+    v = 1 - modulus
+    assert v.min() > 0
+    driven, alone = 0.0, 0.0
+    q_re = q_im = np.zeros(len(re), np.int64)
+    for k in range(100_000):
+        u = 100 if k < 50_000 else 0
+        # The input that points along the state it meets: the worst one.
+        size = np.maximum(np.hypot(q_re, q_im), 1.0)
+        u_re, u_im = np.rint(u * q_re / size).astype(np.int64), np.rint(u * q_im / size).astype(np.int64)
+        u_re = np.where((q_re == 0) & (q_im == 0), u, u_re)
+        if k == 50_000:
+            start = np.hypot(q_re, q_im)
+        q_re, q_im = (
+            ((re * q_re - im * q_im + 2**14) >> 15) + u_re,
+            ((re * q_im + im * q_re + 2**14) >> 15) + u_im,
+        )
+        if k < 50_000:
+            driven = max(driven, float(np.max(np.hypot(q_re, q_im) / ((u + 2) / v))))
+        else:
+            limit = np.maximum(start, 1 / (np.sqrt(2) * v)) + 1
+            alone = max(alone, float(np.max(np.hypot(q_re, q_im) / limit)))
+    assert 0.5 < driven <= 1.0
+    assert 0.0 < alone <= 1.0
