@@ -112,7 +112,7 @@ def batched_group(subject: Subject) -> Group:
     return Group(
         key="batched",
         title="Inference, batched",
-        about=f"The same models, batch {BATCH}, whole sequences, {THREADS} threads; step graphs a call a step.",
+        about=f"The same models, batch {BATCH}, {THREADS} threads; what is called once a step has one.",
         tokens=len(subject.raw) * subject.raw.shape[1],
         variants={
             ENGINE: lambda: engine_batched(subject),
@@ -120,7 +120,7 @@ def batched_group(subject: Subject) -> Group:
             "qs5 float, native kernels": lambda: jax_batched(subject, FloatArithmetic()),
             "official formulation (JAX, ours)": lambda: jax_batched(subject, OfficialFormulation()),
             **{
-                f"ONNX Runtime {name}": partial(onnx_stepwise, subject, graph, batch=BATCH, threads=THREADS)
+                f"ONNX Runtime {name}": partial(onnx_stepwise, subject, graph, batch=BATCH, threads=1)
                 for name, graph in GRAPHS.items()
             },
             "PyTorch float32, eager, called a step": lambda: torch_stepwise(
@@ -273,7 +273,7 @@ def torch_stepwise(subject: Subject, *, compiled: bool, batch: int = 1) -> Ready
 
     from benchmarks.peers.torch_step import TorchStep
 
-    torch.set_num_threads(1 if batch == 1 else THREADS)
+    torch.set_num_threads(1)
     step, eager = (
         TorchStep(subject.parameters, compiled=compiled),
         TorchStep(subject.parameters, compiled=False),
