@@ -225,6 +225,7 @@ static void finish(qs5_build *build) {
   qs5_model *model = build->model;
   if (model->pool < 0) model->pool = model->count;
   qs5_fuse(model, model->fused);
+  if (model->level == QS5_AVX512VNNI && !model->counting) qs5_line_up(build);
   place_signals(build);
   lay_out_record(model);
   model->accumulate = kernels_of(model->level)->accumulate;

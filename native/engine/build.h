@@ -20,5 +20,7 @@ void *qs5_take(qs5_build *build, int64_t count, size_t size);
 void qs5_constants(qs5_build *build, qs5_op *op);
 /* Decides which ops run together (fuse.c): none do unless `fused`. */
 void qs5_fuse(qs5_model *model, int fused);
+/* Moves the constants of AVX-512's kernels to where one step reads them in order (line_up.c). */
+void qs5_line_up(qs5_build *build);
 
 #endif

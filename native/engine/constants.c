@@ -155,6 +155,7 @@ static void pack_narrow(qs5_build *build, qs5_op *op, const int32_t *weight) {
     pairs = qs5_tile_pairs(all - at);
     size += (int64_t)op->groups * qs5_tile_bytes(op->narrow_bits, (int)pairs);
   }
+  op->narrow_bytes = size;
   uint8_t *to = op->narrow = qs5_take(build, size, 1);
   for (int64_t at = 0, pairs; to && at < all; at += pairs) {
     pairs = qs5_tile_pairs(all - at);

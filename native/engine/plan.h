@@ -38,41 +38,42 @@ typedef struct {
   int any;
 } qs5_tail;
 
+/* What a step reads of an op comes first: the fewer cache lines the better. */
 struct qs5_op {
   qs5_kernel run;
   qs5_kind kind;
   int32_t in[QS5_MAX_READS], out;
-  const qs5_info *x, *y, *u, *to; /* of in[0], in[1], in[2] and out */
-  qs5_tail tail;
   int in_tail; /* it runs as part of an earlier op */
   int other;   /* a multiply or add in a tail: which of its inputs comes from memory */
   int kept;    /* whether an op outside of the tail reads what it writes */
   int32_t numbers[QS5_MAX_NUMBERS];
+  const qs5_info *x, *y, *u, *to; /* of in[0], in[1], in[2] and out */
+
+  /* For kernels on 16-bit lanes (lanes512.h): what they read as 32-bit lanes is in pairs (qs5_place_in_pairs). */
+  uint8_t *bytes_table;      /* of a table; any op of one 8-bit signal may have one */
+  int16_t *D16, *M16;        /* output: D and D_M where u has 8 bits, else D16 is NULL; affine: M */
+  int32_t *offset2, *shift2; /* affine: offset and shift; output: shift2 is D_shift */
+  int16_t *right16;          /* 2^(15 - s) where every s of a shift is 1 to 15; else NULL */
+  int32_t *rotation;         /* in pairs: (re, -im), then (im, re), for 16-bit multiply-adds */
+  int64_t state_at;          /* in int16 from the start of a record */
 
   /* Dense and output: rows of the matrix, its inputs, the bias with the correction for shifted inputs in it. */
+  qs5_tail tail;
   int32_t outputs, inputs, groups; /* groups: of 2 or 4 inputs, as the packing has them */
   int bytes;                       /* inputs enter the product as bytes, else as 16-bit numbers */
   void *weight;
   uint8_t *narrow; /* the weights once more, of 4 or 2 bits, for single steps; NULL: they do not fit (qs5_tile_pairs) */
+  int64_t narrow_bytes;
   int narrow_bits;
   int32_t *bias;
-  int64_t largest_bias; /* as the model has it */
   qs5_rescale scale, direct;
+  int64_t largest_bias; /* as the model has it */
   int32_t *D;
 
-  int32_t *M, *offset, *shift; /* affine, layer norm: offset has the half in it */
+  int32_t *M, *offset, *shift;  /* affine, layer norm: offset has the half in it */
   int32_t *left, *half, *right; /* shift(x, s) a channel */
-
-  /* For kernels on 16-bit lanes (lanes512.h): what they read as 32-bit lanes is in pairs (qs5_place_in_pairs). */
-  int16_t *D16, *M16;      /* output: D and D_M where u has 8 bits, else D16 is NULL; affine: M */
-  int32_t *offset2, *shift2; /* affine: offset and shift; output: shift2 is D_shift */
-  int16_t *right16;        /* 2^(15 - s) where every s of a shift is 1 to 15; else NULL */
-
   int16_t *re, *im;
-  int32_t *rotation; /* in pairs: (re, -im), then (im, re), for 16-bit multiply-adds */
-  int64_t state_at;  /* in int16 from the start of a record */
-  int32_t *table;    /* by the byte of x; an embedding: (tokens, padded outputs) */
-  uint8_t *bytes_table; /* the same where codes are bytes; any op of one 8-bit signal may have one */
+  int32_t *table; /* by the byte of x; an embedding: (tokens, padded outputs) */
   int32_t tokens;
   int square_bits;
 };

@@ -29,7 +29,7 @@ def parts() -> Sequence[tuple[str, tuple[str, ...]]]:
     x86 = platform.machine() in ("x86_64", "AMD64")
     dispatch = ("-DQS5_X86_DISPATCH",) if x86 else ()
     every: list[tuple[str, tuple[str, ...]]] = [("portable.c", ("-DQS5_ISA=baseline",))]
-    every += [(name, dispatch) for name in ("build.c", "constants.c", "fuse.c", "run.c")]
+    every += [(name, dispatch) for name in ("build.c", "constants.c", "fuse.c", "line_up.c", "run.c")]
     if x86:
         every += [("portable.c", ("-DQS5_ISA=avx2", "-mavx2")), ("portable.c", ("-DQS5_ISA=avx512", *AVX512))]
         every += [(path.name, AVX512) for path in sorted(ENGINE.glob("vnni*.c"))]
