@@ -34,7 +34,8 @@ using SignalSpec = std::tuple<int32_t, int32_t, bool>; // channels, bits, signed
 using OpSpec = std::tuple<int32_t, std::vector<int32_t>, SignalSpec, std::vector<int32_t>, std::vector<AnyArray>>;
 using InputSpec = std::tuple<SignalSpec, std::vector<int64_t>, std::vector<int64_t>, int32_t>;
 
-constexpr int64_t kBlockRows = 32;
+// A multiple of the rows of every tile of a product on AVX-512 (1, 4, 6, 8).
+constexpr int64_t kBlockRows = 48;
 
 struct FreeModel {
   void operator()(qs5_model *model) const { qs5_model_free(model); }

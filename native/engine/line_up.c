@@ -10,7 +10,7 @@ typedef struct {
   int64_t bytes;
 } line;
 
-/* An array behind those that are there; it has room for a multiple of QS5_PAD numbers. */
+/* An array behind those that are there; as qs5_take gave it, it has room for a multiple of QS5_PAD numbers. */
 static void *moved(line *line, void *array, int64_t numbers, size_t size) {
   const int64_t bytes = (numbers + QS5_PAD - 1) / QS5_PAD * QS5_PAD * (int64_t)size;
   if (!array) return NULL;
@@ -26,7 +26,7 @@ static void add_product(line *line, qs5_op *op) {
   op->M16 = moved(line, op->M16, n, sizeof *op->M16);
   op->shift2 = moved(line, op->shift2, n, sizeof *op->shift2);
   if (op->narrow) op->narrow = moved(line, op->narrow, op->narrow_bytes, 1);
-  else op->weight = moved(line, op->weight, (n + 31) / 32 * 32 * op->groups, 4);
+  else op->weight = moved(line, op->weight, (n + 31) / 32 * 32 * op->groups * 4, 1);
   op->scale.packed = moved(line, op->scale.packed, n, sizeof *op->scale.packed);
   if (op->scale.raised) op->scale.left = moved(line, op->scale.left, n, sizeof *op->scale.left);
 }

@@ -220,8 +220,8 @@ QS5_INLINE __m512i sum_of_inputs(const uint8_t *in, int64_t bytes, __m512i flip)
   return _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, 0xB1));
 }
 
-/* From the sums over v, v mod 2^(bits last), ... to those over the single fields: a difference of neighbours is a multiple
- * of the field's place. All but the last field have an offset, which the sum of the inputs takes away again. */
+/* Sum f is that of x (v mod 2^(bits (f + 1))), v being a byte of `fields` weights. Less sum f - 1 it is 2^(bits f) times that
+ * of field f alone. All but the last field have an offset, which `offset`, as often as the inputs say, takes away. */
 QS5_INLINE void separate(__m512i *sums, int fields, int bits, __m512i offset) {
 #pragma GCC unroll 4
   for (int f = fields - 1; f > 0; --f) sums[f] = _mm512_srai_epi32(_mm512_sub_epi32(sums[f], sums[f - 1]), (unsigned)(bits * f));
@@ -229,8 +229,8 @@ QS5_INLINE void separate(__m512i *sums, int fields, int bits, __m512i offset) {
   for (int f = 0; f < fields - 1; ++f) sums[f] = _mm512_sub_epi32(sums[f], offset);
 }
 
-/* Adds one row times `pairs` times 32 outputs of weights of `bits` bits, at w (qs5_tile_bytes), to `to`. Nothing is unpacked
- * but by masks: 64 v x of the upper field comes with all below it, and their sum is known. */
+/* Adds one row times `pairs` times 32 outputs of weights of `bits` bits, at w (qs5_tile_bytes), to `to`. One mask a field is
+ * all the unpacking: a field is multiplied together with those below it, whose sum is taken away behind the loop. */
 QS5_INLINE void add_narrow_products(const qs5_op *op, rows_in x, const uint8_t *w, int pairs, int bits, __m512i *to) {
   const int fours = qs5_tile_fours(bits, pairs), loads = pairs - fours;
   const __m512i flip = _mm512_set1_epi8(x.flip ? (char)-128 : 0);
