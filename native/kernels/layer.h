@@ -82,6 +82,13 @@ struct Block {
   Index sequence(Index r) const { return chunk.first + r % chunk.count; }
 };
 
+// Asks for what a block reads of an array (L, B, width).
+inline void want_block(Ahead &ahead, const float *array, Index width, const Block &block, const Padded &n) {
+  if (block.steps > 0)
+    ahead.want(array + (block.begin * n.B + block.chunk.first) * width, block.chunk.count * width, block.steps,
+               n.B * width);
+}
+
 inline Index steps_of(const Chunk &c) { return c.count >= kBlockRows ? 1 : kBlockRows / c.count; }
 
 // Mean and reciprocal standard deviation of a padded row.
@@ -138,25 +145,26 @@ template <bool kQuantized> inline void forward_norm(const ForwardTask &t, const 
   }
 }
 
-// B^T u (in t.state) onto its grid; where it was inside of the range is noted for the backward pass.
-inline void round_Bu(const ForwardTask &t, const Block &block) {
-  const Padded &n = t.n;
-  const Grid &grid = t.w.grids[kBu];
-  if (!grid.rounds()) return;
-  for (Index r = 0; r < block.rows(); ++r) {
-    float *v = t.state + r * n.Sp;
-    uint8_t *inside = t.f.saved.inside ? t.f.saved.inside + block.token(r, n) * n.S : nullptr;
+// A place for one byte a lane of the packed row (S) at `row`, from padded column j.
+template <typename Byte> inline Byte *lanes_at(Byte *row, Index j, const Padded &n) {
+  return row + (j < n.Mp ? j : n.M + j - n.Mp);
+}
+
+// How many lanes from padded column j on are no padding.
+inline Index lanes_left(Index j, const Padded &n) {
+  const Index left = n.M - (j < n.Mp ? j : j - n.Mp);
+  return left < kLanes ? left : kLanes;
+}
+
+// B^T u onto its grid; where it was inside of the range is noted for the backward pass in `inside`, if that is wanted.
+inline Vec round_Bu(const Grid &grid, Index j, Vec x, uint8_t *inside, const Padded &n) {
+  if (inside) {
     uint8_t bytes[kLanes];
-    for (Index j = 0; j < n.Sp; j += kLanes) {
-      const Vec x = load(v + j);
-      store(v + j, rounded<true>(grid, j, x));
-      if (!inside) continue;
-      store_bytes(bytes, is_inside(grid, j, x));
-      const Index part = j < n.Mp ? j : j - n.Mp, left = n.M - part; // columns of this half that remain
-      std::memcpy(inside + (j < n.Mp ? part : n.M + part), bytes,
-                  static_cast<size_t>(left < kLanes ? left : kLanes));
-    }
+    const Index left = lanes_left(j, n);
+    store_bytes(left == kLanes ? lanes_at(inside, j, n) : bytes, is_inside(grid, j, x));
+    if (left < kLanes) std::memcpy(lanes_at(inside, j, n), bytes, static_cast<size_t>(left));
   }
+  return rounded<true>(grid, j, x);
 }
 
 struct Rotated {
@@ -168,16 +176,21 @@ inline Rotated advance(Vec a_re, Vec a_im, Vec re, Vec im, Vec v_re, Vec v_im) {
   return {fma(a_re, re, -(a_im * im)) + v_re, fma(a_re, im, a_im * re) + v_im};
 }
 
-// s_k = Q(a s_{k-1} + v_k), in place of v; what C reads (codes where it is rounded) is left in t.state.
+// s_k = Q(a s_{k-1} + Q(v_k)), in place of v = B^T u; what C reads (codes where it is rounded) is left in t.state.
 template <bool kQuantized> inline void forward_scan(const ForwardTask &t, const Block &block) {
   const Padded &n = t.n;
-  const Grid &grid = t.w.grids[kState], &read = t.w.grids[kStateOut];
+  const Grid &bu = t.w.grids[kBu], &grid = t.w.grids[kState], &read = t.w.grids[kStateOut];
   for (Index r = 0; r < block.rows(); ++r) {
     float *carry = t.carry + (r % t.chunk.count) * n.Sp, *v = t.state + r * n.Sp;
+    uint8_t *inside = t.f.saved.inside ? t.f.saved.inside + block.token(r, n) * n.S : nullptr;
     for (Index j = 0; j < n.Mp; j += kLanes) {
       const Index i = j + n.Mp;
-      Rotated s = advance(load(t.w.a_re + j), load(t.w.a_im + j), load(carry + j), load(carry + i), load(v + j),
-                          load(v + i));
+      Vec v_re = load(v + j), v_im = load(v + i);
+      if (kQuantized && bu.rounds()) {
+        v_re = round_Bu(bu, j, v_re, inside, n);
+        v_im = round_Bu(bu, i, v_im, inside, n);
+      }
+      Rotated s = advance(load(t.w.a_re + j), load(t.w.a_im + j), load(carry + j), load(carry + i), v_re, v_im);
       s = {rounded<kQuantized>(grid, j, s.re), rounded<kQuantized>(grid, i, s.im)};
       store(carry + j, s.re);
       store(carry + i, s.im);
@@ -237,18 +250,26 @@ inline void flush_sums(const ForwardTask &t) {
   std::memset(t.block_sums, 0, static_cast<size_t>(2 * t.n.Hp) * sizeof(float));
 }
 
+// The block that begins at a time step; without steps, behind the end.
+inline Block block_at(Index begin, Index stride, const ForwardTask &t) {
+  const Index left = t.n.L - begin;
+  return {begin, left < 0 ? 0 : left < stride ? left : stride, t.chunk};
+}
+
 template <bool kQuantized> inline void forward_task(const ForwardTask &t) {
   const Padded &n = t.n;
   const Index stride = steps_of(t.chunk);
   for (Index begin = 0; begin < n.L; begin += stride) {
-    const Block block{begin, begin + stride <= n.L ? stride : n.L - begin, t.chunk};
+    const Block block = block_at(begin, stride, t);
+    Ahead ahead;
+    want_block(ahead, t.f.layer.x, n.H, block_at(begin + stride, stride, t), n);
+    ahead.spread(calls_of(block.rows(), n.Sp, n.Hp) + calls_of(block.rows(), n.Hp, n.Sp));
     forward_norm<kQuantized>(t, block);
-    multiply(t.u, t.w.B, t.state, block.rows(), false);
-    if (kQuantized) round_Bu(t, block);
+    multiply(t.u, t.w.B, t.state, block.rows(), false, ahead);
     forward_scan<kQuantized>(t, block);
-    multiply(t.state, t.w.C, t.y, block.rows(), false);
+    multiply(t.state, t.w.C, t.y, block.rows(), false, ahead);
     forward_gelu<kQuantized>(t, block);
-    multiply(t.g, t.w.W, t.y, block.rows(), false);
+    multiply(t.g, t.w.W, t.y, block.rows(), false, ahead);
     forward_gate<kQuantized>(t, block);
     flush_sums(t);
   }

@@ -48,14 +48,6 @@ inline Index backward_floats(const Padded &n, Index count) {
 
 inline void add(float *to, Vec v) { store(to, load(to) + v); }
 
-constexpr Index kAhead = 6; // rows
-
-inline void prefetch_token(const BackwardTask &t, Index at) {
-  const float *const rows[] = {t.f.layer.x, t.f.g_out, t.f.saved.y, t.f.saved.z};
-  for (const float *from : rows)
-    prefetch_row(from + at, t.n.H);
-}
-
 // From y, z and the output's gradient: g, d_z, d sigmoid(z) (in d_g), m1 gelu'(y) (in slope), d_out; and d_b.
 template <bool kQuantized> inline void backward_gate(const BackwardTask &t, const Block &block) {
   const Padded &n = t.n;
@@ -66,7 +58,6 @@ template <bool kQuantized> inline void backward_gate(const BackwardTask &t, cons
     const Index at = r * n.Hp, token = block.token(r, n) * n.H;
     float *x = t.x + at, *d_out = t.d_out + at;
     const float *m1 = t.masks + (r % t.chunk.count) * n.Hp, *m2 = m1 + t.chunk.count * n.Hp;
-    if (r + kAhead < block.rows()) prefetch_token(t, block.token(r + kAhead, n) * n.H);
     read_row(x, l.x + token, n.H);
     read_row(d_out, t.f.g_out + token, n.H);
     read_row(y_row, t.f.saved.y + token, n.H);
@@ -121,10 +112,8 @@ template <bool kQuantized> inline void backward_gelu(const BackwardTask &t, cons
 // States of the block, and those before its first step.
 inline void read_states(const BackwardTask &t, const Block &block) {
   const Padded &n = t.n;
-  for (Index r = 0; r < block.rows(); ++r) {
-    if (r + kAhead < block.rows()) prefetch_row(t.f.saved.states + block.token(r + kAhead, n) * n.S, n.S);
+  for (Index r = 0; r < block.rows(); ++r)
     read_state(t.state + r * n.Sp, t.f.saved.states + block.token(r, n) * n.S, n);
-  }
   for (Index b = 0; b < t.chunk.count; ++b) {
     const Index token = (block.begin - 1) * n.B + t.chunk.first + b;
     const float *from = block.begin > 0 ? t.f.saved.states + token * n.S
@@ -133,14 +122,26 @@ inline void read_states(const BackwardTask &t, const Block &block) {
   }
 }
 
-// mu_k = d_s_k + conj(a) mu_{k+1} in place of d_s; d_a += conj(s_{k-1}) mu_k. In reverse time.
+// Which lanes from padded column j on were inside of the grid of B^T u.
+inline IVec was_inside(const uint8_t *row, Index j, const Padded &n) {
+  const Index left = lanes_left(j, n);
+  const uint8_t *from = lanes_at(row, j, n);
+  if (left == kLanes) return load_bytes(from);
+  uint8_t bytes[kLanes] = {};
+  std::memcpy(bytes, from, static_cast<size_t>(left));
+  return load_bytes(bytes);
+}
+
+// mu_k = d_s_k + conj(a) mu_{k+1}; d_a += conj(s_{k-1}) mu_k. In reverse time. In place of d_s remains the gradient of
+// B^T u, which is mu where that was inside of the range of its grid; in place of the states what C read.
 template <bool kQuantized> inline void backward_scan(const BackwardTask &t, const Block &block) {
   const Padded &n = t.n;
   const Grid &read = t.w.grids[kStateOut];
+  const bool masked = kQuantized && t.w.grids[kBu].rounds();
   for (Index r = block.rows() - 1; r >= 0; --r) {
     const Index b = r % t.chunk.count;
-    float *mu = t.mu + r * n.Sp, *carry = t.carry + b * n.Sp;
-    const float *s = t.state + r * n.Sp;
+    const uint8_t *inside = masked ? t.f.saved.inside + block.token(r, n) * n.S : nullptr;
+    float *mu = t.mu + r * n.Sp, *carry = t.carry + b * n.Sp, *s = t.state + r * n.Sp;
     const float *before = r >= t.chunk.count ? s - t.chunk.count * n.Sp : t.previous + b * n.Sp;
     for (Index j = 0; j < n.Mp; j += kLanes) {
       const Index i = j + n.Mp;
@@ -148,41 +149,18 @@ template <bool kQuantized> inline void backward_scan(const BackwardTask &t, cons
       if (kQuantized && read.rounds()) {
         d_re = select(is_inside(read, j, load(s + j)), d_re * load(read.inverse + j), zero());
         d_im = select(is_inside(read, i, load(s + i)), d_im * load(read.inverse + i), zero());
+        store(s + j, codes(read, j, load(s + j)));
+        store(s + i, codes(read, i, load(s + i)));
       }
       const Vec m_re = d_re + load(carry + j), m_im = d_im + load(carry + i);
       const Vec a_re = load(t.w.a_re + j), a_im = load(t.w.a_im + j);
       const Vec s_re = load(before + j), s_im = load(before + i);
-      store(mu + j, m_re);
-      store(mu + i, m_im);
+      store(mu + j, masked ? select(was_inside(inside, j, n), m_re, zero()) : m_re);
+      store(mu + i, masked ? select(was_inside(inside, i, n), m_im, zero()) : m_im);
       store(carry + j, fma(a_re, m_re, a_im * m_im));
       store(carry + i, fma(a_re, m_im, -(a_im * m_re)));
       add(t.sums.a + j, fma(s_re, m_re, s_im * m_im));
       add(t.sums.a + i, fma(s_re, m_im, -(s_im * m_re)));
-    }
-  }
-}
-
-// What C read, in place of the states.
-inline void states_to_codes(const BackwardTask &t, const Block &block) {
-  const Grid &read = t.w.grids[kStateOut];
-  if (!read.rounds()) return;
-  for (Index r = 0; r < block.rows(); ++r)
-    for (Index j = 0; j < t.n.Sp; j += kLanes)
-      store(t.state + r * t.n.Sp + j, codes(read, j, load(t.state + r * t.n.Sp + j)));
-}
-
-// The gradient does not pass where B^T u had left the range of its grid.
-inline void mask_Bu(const BackwardTask &t, const Block &block) {
-  const Padded &n = t.n;
-  if (!t.w.grids[kBu].rounds()) return;
-  for (Index r = 0; r < block.rows(); ++r) {
-    const uint8_t *inside = t.f.saved.inside + block.token(r, n) * n.S;
-    float *mu = t.mu + r * n.Sp;
-    if (n.M % kLanes == 0) {
-      for (Index j = 0; j < n.Sp; j += kLanes) store(mu + j, select(load_bytes(inside + j), load(mu + j), zero()));
-    } else {
-      for (Index s = 0; s < n.S; ++s)
-        if (!inside[s]) mu[padded_column(s, n)] = 0.0f;
     }
   }
 }
@@ -222,21 +200,33 @@ template <bool kQuantized> inline void backward_norm(const BackwardTask &t, cons
   }
 }
 
-template <bool kQuantized> inline void backward_block(const BackwardTask &t, const Block &block) {
+// What the block `next` reads, asked for during the products of one with `rows` rows.
+inline Ahead ahead_of(const BackwardTask &t, const Block &next, Index rows) {
+  const Padded &n = t.n;
+  Ahead ahead;
+  const float *const arrays[] = {t.f.layer.x, t.f.g_out, t.f.saved.y, t.f.saved.z};
+  for (const float *array : arrays) want_block(ahead, array, n.H, next, n);
+  want_block(ahead, t.f.saved.states, n.S, next, n);
+  ahead.spread(calls_of(n.Hp, n.Hp, rows) + calls_of(rows, n.Hp, n.Hp) + calls_of(rows, n.Sp, n.Hp) +
+               calls_of(n.Sp, n.Hp, rows) + calls_of(n.Hp, n.Sp, rows) + calls_of(rows, n.Hp, n.Sp));
+  return ahead;
+}
+
+template <bool kQuantized>
+inline void backward_block(const BackwardTask &t, const Block &block, const Block &next) {
   const Padded &n = t.n;
   const Index rows = block.rows();
+  Ahead ahead = ahead_of(t, next, rows);
   backward_gate<kQuantized>(t, block);
-  add_outer(t.g, n.Hp, t.d_z, n.Hp, t.sums.W, rows);
-  multiply(t.d_z, t.w.Wt, t.d_g, rows, true);
+  add_outer(t.g, n.Hp, t.d_z, n.Hp, t.sums.W, rows, ahead);
+  multiply(t.d_z, t.w.Wt, t.d_g, rows, true, ahead);
   backward_gelu<kQuantized>(t, block);
-  multiply(t.d_g, t.w.Ct, t.mu, rows, false);
+  multiply(t.d_g, t.w.Ct, t.mu, rows, false, ahead);
   read_states(t, block);
   backward_scan<kQuantized>(t, block);
-  if (kQuantized) states_to_codes(t, block);
-  add_outer(t.state, n.Sp, t.d_g, n.Hp, t.sums.C, rows);
-  if (kQuantized) mask_Bu(t, block);
-  add_outer(t.u, n.Hp, t.mu, n.Sp, t.sums.B, rows);
-  multiply(t.mu, t.w.Bt, t.g, rows, false);
+  add_outer(t.state, n.Sp, t.d_g, n.Hp, t.sums.C, rows, ahead);
+  add_outer(t.u, n.Hp, t.mu, n.Sp, t.sums.B, rows, ahead);
+  multiply(t.mu, t.w.Bt, t.g, rows, false, ahead);
   backward_norm<kQuantized>(t, block);
 }
 
@@ -246,8 +236,8 @@ template <bool kQuantized> inline void backward_task(const BackwardTask &t) {
   for (Index b = 0; b < t.chunk.count; ++b)
     read_state(t.carry + b * n.Sp, t.f.g_last + (t.chunk.first + b) * n.S, n);
   for (Index end = n.L; end > 0; end -= stride) {
-    const Index begin = end > stride ? end - stride : 0;
-    backward_block<kQuantized>(t, Block{begin, end - begin, t.chunk});
+    const Index begin = end > stride ? end - stride : 0, before = begin > stride ? begin - stride : 0;
+    backward_block<kQuantized>(t, Block{begin, end - begin, t.chunk}, Block{before, begin - before, t.chunk});
   }
   for (Index b = 0; b < t.chunk.count; ++b)
     write_state(t.f.g_x0 + (t.chunk.first + b) * n.S, t.carry + b * n.Sp, n);

@@ -54,11 +54,6 @@ inline void read_row(float *to, const float *from, Index n) {
   for (; j < n; ++j) to[j] = from[j];
 }
 
-// Asks for a row that is read soon. A block's rows lie in many short runs, which hides them from the hardware.
-inline void prefetch_row(const float *from, Index n) {
-  for (Index j = 0; j < n; j += 16) __builtin_prefetch(from + j);
-}
-
 inline void write_row(float *to, const float *from, Index n) {
   Index j = 0;
   for (; j + kLanes <= n; j += kLanes) stream(to + j, load(from + j));
@@ -103,11 +98,17 @@ struct Chunk {
   Index first, count;
 };
 
-// How many chunks: a multiple of the threads, so that a slow thread does not hold up the others for long. Fixed by
-// sizes and threads alone: sums over chunks are then the same in every run.
+// How many chunks: a multiple of the threads, two to six for each, so that a slow thread does not hold up the others for
+// long; of these the fewest that leave least waiting at the end. Fixed by sizes and threads alone: sums over chunks are
+// then the same in every run.
 inline int chunks_of(Index B, int threads) {
-  const Index wanted = threads <= 1 ? 1 : 2 * threads;
-  return static_cast<int>(wanted < B ? wanted : B);
+  if (threads <= 1) return 1;
+  Index best = 2 * threads < B ? 2 * threads : B;
+  for (Index n = 2 * threads; n <= 6 * threads && n <= B; n += threads) {
+    const Index largest = (B + n - 1) / n;
+    if (n * largest < best * ((B + best - 1) / best)) best = n;
+  }
+  return static_cast<int>(best);
 }
 
 inline Chunk chunk(Index B, int chunks, int i) {

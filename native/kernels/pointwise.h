@@ -17,12 +17,10 @@ inline Vec exponential(Vec x) {
   q = fma(q, r, splat(4.166838899254799e-2f));
   q = fma(q, r, splat(0.1666652113199234f));
   q = fma(q, r, splat(0.4999999403953552f));
-  const Vec e = fma(q, r * r, r) + 1.0f;
-  const IVec scale = (__builtin_convertvector(n, IVec) + 127) << 23;
-  return e * (Vec)scale; // the same bits
+  return scale_by_power(fma(q, r * r, r) + 1.0f, n);
 }
 
-inline Vec sigmoid(Vec x) { return 1.0f / (1.0f + exponential(-x)); }
+inline Vec sigmoid(Vec x) { return reciprocal(1.0f + exponential(-x)); }
 
 struct ValueSlope {
   Vec value, slope;

@@ -66,10 +66,16 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 
 inline Vec select(IVec condition, Vec yes, Vec no) { return condition ? yes : no; }
 
-// NaN stays NaN: a diverged training must be seen.
+// NaN stays NaN: a diverged training must be seen. (x86's minimum and maximum give their second operand then.)
 inline Vec clip(Vec x, Vec low, Vec high) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(high, _mm512_max_ps(low, x));
+#elif defined(__AVX2__)
+  return _mm256_min_ps(high, _mm256_max_ps(low, x));
+#else
   x = select(x < low, low, x);
   return select(x > high, high, x);
+#endif
 }
 
 // floor, for |x| < 2^31.
@@ -82,6 +88,25 @@ inline Vec floor(Vec x) {
   Vec t = __builtin_convertvector(__builtin_convertvector(x, IVec), Vec);
   t = select(t > x, t - 1.0f, t);
   return select(x == x, t, x);
+#endif
+}
+
+// 1 / x to the last bit or two, for 2^-126 <= |x| <= 2^126.
+inline Vec reciprocal(Vec x) {
+#if defined(__AVX512F__)
+  const Vec r = _mm512_rcp14_ps(x); // 14 bits, doubled by one step of Newton's
+  return fma(r, fma(-x, r, splat(1.0f)), r);
+#else
+  return 1.0f / x;
+#endif
+}
+
+// x 2^n for an integer n that keeps both x and the result normal.
+inline Vec scale_by_power(Vec x, Vec n) {
+#if defined(__AVX512F__)
+  return _mm512_scalef_ps(x, n);
+#else
+  return x * (Vec)((__builtin_convertvector(n, IVec) + 127) << 23); // the same bits
 #endif
 }
 

@@ -185,6 +185,25 @@ def test_malloc_is_tuned_by_the_command_line_and_can_be_left_alone(run_python) -
     assert "True False" in str(run_python(code))
 
 
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no transparent huge pages here"
+)
+def test_big_blocks_are_in_memory_marked_for_huge_pages(run_python) -> None:
+    code = (
+        "import ctypes; from pathlib import Path; from qs5.cli.malloc import tune_malloc\n"
+        "assert tune_malloc()\n"
+        "malloc = ctypes.CDLL('libc.so.6').malloc\n"
+        "malloc.restype, malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)\n"
+        "at, flags = malloc(300 << 20) + (200 << 20), None\n"
+        "for line in Path('/proc/self/smaps').read_text().splitlines():\n"
+        "    head = line.split()[0]\n"
+        "    if '-' in head: low, high = (int(v, 16) for v in head.split('-')); here = low <= at < high\n"
+        "    elif here and head == 'VmFlags:': flags = line.split()[1:]\n"
+        "print('hg' in flags)"
+    )
+    assert run_python(code).strip() == "True"
+
+
 def test_malloc_opt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from qs5.cli.malloc import tune_malloc
 
