@@ -20,8 +20,8 @@ QUICK_FLOOR = 0.98
 GOAL = 99.45
 """Test accuracy in % of smnist-float on all 10,000 images that the project is after."""
 PTQ_DROP = 0.003
-"""Accuracy that W8A8Abar16 by PTQ alone may cost."""
-SMALLER = 3.5
+"""Accuracy that W8A8Abar16, and W4A8 in polar form, may cost by PTQ alone."""
+SMALLER = {"smnist-w8a8abar16": 3.5, "smnist-w4a8": 6.0}
 """How much smaller an integer file has to be than its parent's float32 parameters."""
 PUBLISHED_PARAMETERS = 138_634
 
@@ -97,12 +97,13 @@ def test_integer_entry_is_what_its_card_says(name: str) -> None:
         assert word in card
 
 
-def test_smnist_integers_are_smaller_and_right_on_the_first_images(smnist: Task) -> None:
+@pytest.mark.parametrize("name", SMALLER)
+def test_smnist_integers_are_smaller_and_right_on_the_first_images(name: str, smnist: Task) -> None:
     """On some hundreds where the native engine was built, else on a few by the reference."""
-    model = integer.load("smnist-w8a8abar16")
+    model = integer.load(name)
     parent = run.read_model(zoo.FOLDER / "smnist-float").model
-    size = (zoo.FOLDER / "smnist-w8a8abar16" / "model.qs5").stat().st_size
-    assert 4 * parent.parameter_count / size >= SMALLER
+    size = (zoo.FOLDER / name / "model.qs5").stat().st_size
+    assert 4 * parent.parameter_count / size >= SMALLER[name]
     count = FIRST if integer.available("native") else 20
     first = smnist.test.take(np.arange(count))
     assert accuracy(integer.engine(model).logits(first.x), first.y) >= QUICK_FLOOR
@@ -110,11 +111,12 @@ def test_smnist_integers_are_smaller_and_right_on_the_first_images(smnist: Task)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not integer.available("native"), reason="the reference takes hours for it")
-def test_smnist_integers_lose_little_on_all_images(smnist: Task) -> None:
-    model = integer.load("smnist-w8a8abar16")
+@pytest.mark.parametrize("name", SMALLER)
+def test_smnist_integers_lose_little_on_all_images(name: str, smnist: Task) -> None:
+    model = integer.load(name)
     parts = [
         integer.engine(model, "native").logits(smnist.test.x[i : i + 500]) for i in range(0, 10_000, 500)
     ]
     percent = 100 * accuracy(np.concatenate(parts), smnist.test.y)
-    assert round(percent, 2) == _claim("smnist-w8a8abar16")
+    assert round(percent, 2) == _claim(name)
     assert percent >= _claim("smnist-float") - 100 * PTQ_DROP

@@ -8,10 +8,9 @@ import tyro
 
 from qs5.cli import common
 from qs5.errors import UserError
-from qs5.integer import content_hash, save
+from qs5.integer import content_hash, ops as o, save
 from qs5.integer.cost import costs
 from qs5.integer.model import IntegerModel
-from qs5.integer.ops import inputs_of
 from qs5.integer.signals import Signal
 from qs5.lowering.lower import (
     DEFAULT_MAX_LENGTH,
@@ -138,11 +137,11 @@ def _rows(model: IntegerModel) -> Sequence[Sequence[str]]:
         (
             c.op.out.name,
             c.op.kind,
-            ", ".join(name.split(".", 2)[-1] for name in inputs_of(c.op)),
+            ", ".join(name.split(".", 2)[-1] for name in o.inputs_of(c.op)),
             str(c.op.out.channels),
             _bits(c.op.out),
             _scale(c.op.out),
-            str(getattr(c.op, "bits", "-")),
+            _weight_bits(c.op),
             str(c.bytes),
         )
         for c in costs(model)
@@ -156,3 +155,10 @@ def _bits(signal: Signal) -> str:
 
 def _scale(signal: Signal) -> str:
     return "a mode each" if signal.exponent is None else f"2^{signal.exponent}"
+
+
+def _weight_bits(op: o.Op) -> str:
+    """The stored width of an op's weights; of polar codes decay and angle."""
+    if isinstance(op, o.PolarRecurrence):
+        return f"{op.decay_bits}+{op.angle_bits}"
+    return str(getattr(op, "bits", "-"))

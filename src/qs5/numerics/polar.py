@@ -10,7 +10,7 @@ The eigenvalues of a layer are sorted by angle, 0 to half a turn. Of each are st
 What `decode` returns is lambda in 1/32768, computed with integers alone (integer/SPEC.md, section 4.16).
 
 Sorting is free, since a diagonal system may be written in any order of its modes, and it pays: the order of M modes
-holds log2(M!) bits, 5.6 a mode for M = 128, that the angles then need not spell out. A decay of at least 2^-14 keeps
+holds log2(M!) bits, 4.6 a mode for M = 64, that the angles then need not spell out. A decay of at least 2^-14 keeps
 every eigenvalue inside the unit circle after rounding: no code is unstable.
 """
 
