@@ -108,7 +108,7 @@ def _norms(c: ModelConfig) -> _Parts:
         Quotient(title="batch norm over layer norm", over=BATCH_NORM, under=LAYER, goal="at most 1.6"),
         Quotient(title="bidirectional over unidirectional", over=BOTH_WAYS, under=LAYER, goal="at most 1.6"),
     )
-    about = f"{describe(c, norm=False)} The bidirectional model has twice the columns of C, hence 36 % more products."
+    about = f"{describe(c, norm=False)} C of the bidirectional model has twice the columns."
     return "Norms and directions", about, steps, quotients, dict.fromkeys(steps, "-")
 
 

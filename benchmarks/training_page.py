@@ -18,9 +18,8 @@ ABOUT = (
     "called native are JAX alone. The steps of a table take turns in one process, tuned malloc; times are medians over "
     "rounds, ratios medians of the ratios within a round with their quartiles. Minutes an epoch: steps alone, for "
     f"{EPOCH:,} sequences. Peak: fused float32 multiply-adds in registers in as many threads as XLA takes "
-    "(`benchmarks/native/peak_float.c`), a turn in each round. Products: multiply-adds of the forward and backward "
-    "products by formula (`benchmarks/multiply_adds.py`); their floor is their time at that peak, their share the floor over "
-    "the step."
+    "(`benchmarks/native/peak_float.c`), a turn in each round. Multiply-adds: of the products, forward and backward, "
+    "by formula (`benchmarks/multiply_adds.py`). Floor: their time at that peak. Share: the floor over the step."
 )
 Entry = dict[str, Any]
 
