@@ -34,10 +34,13 @@ def interleave(
     }
 
 
-def take_turns(variants: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every variant, a number a round, after one warm-up."""
-    for call in variants.values():
-        call()
+def take_turns(
+    variants: Mapping[str, Callable[[], object]], *, rounds: int, warm_ups: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of every variant, a number a round, after untimed rounds."""
+    for _ in range(warm_ups):
+        for call in variants.values():
+            call()
     names = list(variants)
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):

@@ -21,6 +21,8 @@ ABOUT = (
     "(`benchmarks/native/peak_float.c`), a turn in each round. Multiply-adds: of the products, forward and backward, "
     "by formula (`benchmarks/multiply_adds.py`). Floor: their time at that peak. Share: the floor over the step."
 )
+WARM_UPS = 2
+"""A step compiles in the first; the first one after all compilations still took two to three times as long."""
 Entry = dict[str, Any]
 
 
@@ -30,12 +32,13 @@ def measure(group: Group, *, peak: Peak | None, rounds: int) -> Entry:
         name: step.call(batch=group.batch, length=group.length) for name, step in group.steps.items()
     }
     used = peak if group.shares else None
-    times = take_turns(calls | ({PEAK: used.call} if used else {}), rounds=rounds)
+    times = take_turns(calls | ({PEAK: used.call} if used else {}), rounds=rounds, warm_ups=WARM_UPS)
     steps = {name: times[name] for name in group.steps}
     return {
         "title": group.title,
         "about": f"{group.about} Batch {group.batch}, {group.length} steps.",
         "timings": _timings(steps),
+        "seconds_of_rounds": times,
         "minutes_per_epoch": {
             name: EPOCH / group.batch * statistics.median(seconds) / 60 for name, seconds in steps.items()
         },

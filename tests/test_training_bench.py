@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 from benchmarks import __main__ as bench, training_groups, training_page
 from benchmarks.float_peak import Peak, float_peak, processors
-from benchmarks.interleaved import ratio
+from benchmarks.interleaved import ratio, take_turns
 from benchmarks.multiply_adds import multiply_adds
 from benchmarks.training_groups import Group, Quotient
 from benchmarks.training_step import PIXELS, Step
@@ -77,6 +78,12 @@ def test_the_products_of_the_paper_size_step():
     """31.8 GFLOP of B, C and gate (shared/performance-findings.md), and a little for D, encoder and decoder."""
     count = multiply_adds(training_groups.FULL, batch=50, length=784)
     assert 31.8e9 < 2 * count < 32.0e9
+
+
+def test_untimed_rounds_come_first():
+    calls: list[str] = []
+    times = take_turns({name: partial(calls.append, name) for name in "ab"}, rounds=1, warm_ups=2)
+    assert "".join(calls) == "ababab" and [len(t) for t in times.values()] == [1, 1]
 
 
 def test_a_ratio_is_formed_within_a_round():
