@@ -1,47 +1,87 @@
-"""`make bench`: measure, print, and write results/bench/training_step.{md,json}. Leave the machine alone meanwhile."""
+"""`python -m benchmarks [GROUP ...]`: training steps; writes results/bench/training_step.{md,json}.
+
+Groups: training (float, paper size), sizes (half size), norms (layer, batch, bidirectional), qat (over float),
+qat-jax (QAT without native kernels); without a name all of them. A group that is measured replaces its part of the
+results, the others stay. Needs the native kernels, and a C compiler for the float32 peak. Leave the machine alone
+meanwhile.
+"""
 
 import argparse
-import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 from qs5.cli.malloc import tune_malloc
+from qs5.errors import UserError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "bench"
+GROUPS = ("training", "sizes", "norms", "qat", "qat-jax")
+LEAST_ROUNDS = 2
+"""Quartiles need two."""
 
 
 def main() -> None:
-    """Run all benchmarks with the command line's allocator settings."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    """Measure the groups asked for with the command line's allocator settings, each written as soon as it is there."""
+    parser = _parser()
+    args = parser.parse_args()
+    if unknown := sorted(set(args.groups) - set(GROUPS)):
+        parser.error(f"unknown group {', '.join(unknown)}: expected {', '.join(GROUPS)}")
+    if args.rounds < LEAST_ROUNDS:
+        parser.error(f"expected --rounds {LEAST_ROUNDS} or more, got {args.rounds}")
     tune_malloc()
-    from benchmarks import training_step  # after the allocator is tuned: this imports JAX
-    from qs5.files import write_beside
-    from qs5.reports.tables import markdown
+    try:
+        print(run(args.groups or list(GROUPS), rounds=args.rounds, out=args.out))
+    except UserError as error:
+        parser.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    return parser
+
+
+def run(keys: list[str], *, rounds: int, out: Path, **sizes: Any) -> str:
+    """The page. sizes: of `training_groups.groups`. Raises UserError without the native kernels."""
+    # After the allocator is tuned: these import JAX.
+    from benchmarks import training_groups, training_page
+    from qs5.kernels import native
+
+    if not native.available():
+        raise UserError(
+            "expected the native kernels, got none: install a C++ compiler and qs5 again, unset QS5_NATIVE"
+        )
+    peak, found, text = _peak(), training_groups.groups(**sizes), ""
+    for key in keys:
+        entry = {**_facts(key, rounds), **training_page.measure(found[key], peak=peak, rounds=rounds)}
+        text = training_page.write(training_page.merge(out, key, entry, order=list(GROUPS)), out)
+        print(f"{key}: in {out / 'training_step.md'}", flush=True)
+    return text
+
+
+def _peak() -> Any:
+    from benchmarks.float_peak import float_peak
+
+    try:
+        return float_peak()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"no shares of the float32 peak: no C compiler ({error})", flush=True)
+        return None
+
+
+def _facts(key: str, rounds: int) -> dict[str, Any]:
     from qs5.training import record
 
-    timings = training_step.measure(rounds)
-    rows = [
-        (name, f"{1000 * t.seconds:.0f}", f"{t.ratio:.2f}", f"{t.low:.2f} to {t.high:.2f}")
-        for name, t in timings.items()
-    ]
-    table = markdown(("training step", "median ms", "x float step", "quartiles"), rows)
-    facts = {
+    return {
         "machine": record.machine(),
         "commit": record.commit(),
         "rounds": rounds,
-        "command": f"python -m benchmarks --rounds {rounds}",
+        "command": f"python -m benchmarks {key} --rounds {rounds}",
     }
-    header = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    about = (
-        "Loss and gradient of the paper's sMNIST model (4 layers, H = 96, P = 128, batch norm, batch 50, "
-        "784 steps), all variants interleaved in one process, tuned malloc; ratios are medians over rounds."
-    )
-    text = f"# Training step\n\n{about}\n\n{header}\n\n{table}"
-    write_beside(RESULTS / "training_step.md", text.encode())
-    results = {**facts, "timings": {name: t._asdict() for name, t in timings.items()}}
-    write_beside(RESULTS / "training_step.json", (json.dumps(results, indent=1) + "\n").encode())
-    print(text)
 
 
 if __name__ == "__main__":

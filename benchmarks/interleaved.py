@@ -2,8 +2,16 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+
+class Spread(NamedTuple):
+    """The median over rounds of a ratio, with its quartiles."""
+
+    median: float
+    low: float
+    high: float
 
 
 class Timing(NamedTuple):
@@ -19,8 +27,20 @@ def interleave(
     variants: Mapping[str, Callable[[], object]], *, reference: str, rounds: int
 ) -> dict[str, Timing]:
     """Time each variant once a round, `rounds` times after one warm-up; ratios are formed within a round."""
-    for call in variants.values():
-        call()
+    times = take_turns(variants, rounds=rounds)
+    return {
+        name: Timing(statistics.median(seconds), *ratio(seconds, times[reference]))
+        for name, seconds in times.items()
+    }
+
+
+def take_turns(
+    variants: Mapping[str, Callable[[], object]], *, rounds: int, warm_ups: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of every variant, a number a round, after untimed rounds."""
+    for _ in range(warm_ups):
+        for call in variants.values():
+            call()
     names = list(variants)
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
@@ -29,10 +49,10 @@ def interleave(
             begin = time.perf_counter()
             variants[name]()
             times[name].append(time.perf_counter() - begin)
-    return {name: _timing(seconds, times[reference]) for name, seconds in times.items()}
+    return times
 
 
-def _timing(seconds: list[float], reference: list[float]) -> Timing:
-    ratios = [s / r for s, r in zip(seconds, reference, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    return Timing(statistics.median(seconds), median, low, high)
+def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
+    """over / under, formed within each of at least two rounds."""
+    low, median, high = statistics.quantiles([a / b for a, b in zip(over, under, strict=True)], n=4)
+    return Spread(median, low, high)

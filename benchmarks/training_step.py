@@ -1,7 +1,8 @@
-"""One training step (loss and gradient, batch 50) of the paper's sMNIST model, in every formulation."""
+"""One training step of an S5 network in some formulation: loss and gradient, or all that `qs5 train` does."""
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -9,29 +10,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks.interleaved import Timing, interleave
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Signal
 from qs5.model.config import ModelConfig
 from qs5.model.discretize import Complex
 from qs5.model.network import S5Model, init_model, trainable
-from qs5.model.recurrence import scan_associative, scan_sequential
 from qs5.quantization.build import arithmetic_for_spec
 from qs5.quantization.calibration import calibrate, plan_grids
 from qs5.quantization.spec import spec_of
 from qs5.quantization.static import StaticArithmetic
 from qs5.tasks.task import Encoding
-from qs5.training.loop import batch_loss
+from qs5.training.loop import batch_loss, compiled, training_step
+from qs5.training.options import TrainOptions
 
-BATCH, LENGTH = 50, 784
-CONFIG = ModelConfig(d_in=1, d_out=10, layers=4, H=96, P=128, dropout=0.1)
-FLOAT = "float, sequential scan"
-NATIVE = "native kernels"
-SPECS = {
-    "QAT W8A8Abar16, simulated": "W8A8Abar16",
-    "QAT W8A8Abar16, exact integers": "W8A8Abar16,exact=true",
-    "QAT W8A8, simulated": "W8A8",
-    "QAT W8A8, exact integers": "W8A8,exact=true",
-}
+PIXELS = Encoding(scale=(1 / 255,), offset=(0.0,))
+EPOCH = 60_000
+"""Sequences of sMNIST's training data."""
+CALIBRATION_LENGTH = 64
+"""Grids are data: a short sequence gives a program of the same speed."""
 
 
 class OfficialFormulation(FloatArithmetic):
@@ -58,50 +53,66 @@ class OfficialFormulation(FloatArithmetic):
         return Signal(y + u.value * D[None, None], site)
 
 
-def measure(rounds: int) -> dict[str, Timing]:
-    """Ratios to the float step with the sequential scan, which is JAX alone, as are all rows not called native."""
-    model = init_model(jax.random.key(0), CONFIG)
-    x = jax.random.randint(jax.random.key(1), (BATCH, LENGTH, 1), 0, 256).astype(jnp.uint8)
-    y = jax.random.randint(jax.random.key(2), (BATCH,), 0, 10)
-    steps = {name: _step(a, model, x, y) for name, a in _arithmetics(model, x).items()}
-    return interleave(steps, reference=FLOAT, rounds=rounds)
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A training step: the network, and what it computes with.
 
+    spec: QAT under it, from running statistics as fine-tuning does; None: float.
+    arithmetic: of a float step; None: `FloatArithmetic` with native kernels.
+    kernels: of a quantized step, native ones, or JAX alone.
+    optimizer: the whole step of `qs5 train`, else loss and gradient.
+    """
 
-def _arithmetics(model: S5Model, x: jax.Array) -> dict[str, Arithmetic]:
-    real = jnp.swapaxes(x.astype(jnp.float32) / 255.0, 0, 1)
-    stats = calibrate(model, [(real, None)], data="random")
-    found: dict[str, Arithmetic] = {
-        FLOAT: FloatArithmetic(scan_sequential),
-        "float, official formulation": OfficialFormulation(),
-        "float, associative scan, packed real products": FloatArithmetic(scan_associative),
-    }
-    if FloatArithmetic().takes_whole_layers:
-        found[f"float, {NATIVE}"] = FloatArithmetic()
-    for name, text in SPECS.items():
-        spec = spec_of(text)
-        arithmetic = arithmetic_for_spec(spec, CONFIG, plan_grids(stats, spec, CONFIG))
-        found[name] = arithmetic
+    config: ModelConfig
+    arithmetic: Arithmetic | None = None
+    spec: str | None = None
+    kernels: bool = True
+    optimizer: bool = False
+
+    def call(self, *, batch: int, length: int) -> Callable[[], object]:
+        """The step on random images of one channel."""
+        model = init_model(jax.random.key(0), self.config)
+        shape, classes = (batch, length, self.config.d_in), self.config.d_out
+        x = jax.random.randint(jax.random.key(1), shape, 0, 256).astype(jnp.uint8)
+        y = jax.random.randint(jax.random.key(2), (batch,), 0, classes)
+        make = whole_step if self.optimizer else gradient_step
+        return make(self._arithmetic(model, x), model, x, y)
+
+    def _arithmetic(self, model: S5Model, x: jax.Array) -> Arithmetic:
+        if self.spec is None:
+            return self.arithmetic or FloatArithmetic()
+        real = jnp.swapaxes(x[:, :CALIBRATION_LENGTH].astype(jnp.float32) / 255.0, 0, 1)
+        spec, stats = spec_of(self.spec), calibrate(model, [(real, None)], data="random")
+        arithmetic = arithmetic_for_spec(spec, model.config, plan_grids(stats, spec, model.config))
         if isinstance(arithmetic, StaticArithmetic):
-            found[name] = dataclasses.replace(arithmetic, kernels=False)
-            if arithmetic.takes_whole_layers:
-                found[f"{name}, {NATIVE}"] = arithmetic
-    return found
+            return dataclasses.replace(arithmetic, kernels=self.kernels)
+        return arithmetic
 
 
-def _step(arithmetic: Arithmetic, model: S5Model, x: jax.Array, y: jax.Array) -> Callable[[], Any]:
-    """Loss and gradient. Quantized steps fold the running statistics, as fine-tuning does."""
+def gradient_step(arithmetic: Arithmetic, model: S5Model, x: jax.Array, y: jax.Array) -> Callable[[], object]:
+    """Loss and gradient."""
     trained, fixed = eqx.partition(model, trainable(model))
-    encoding = Encoding(scale=(1 / 255,), offset=(0.0,))
-    batch_stats = isinstance(arithmetic, FloatArithmetic)
+    batch_stats = model.config.norm == "batch" and isinstance(arithmetic, FloatArithmetic)
 
     @jax.jit
     def gradient(trained: S5Model, key: jax.Array) -> Any:
         def loss(trained: S5Model) -> Any:
             return batch_loss(
                 eqx.combine(trained, fixed), x, y, None, key,
-                arithmetic=arithmetic, encoding=encoding, loss="cross_entropy", batch_stats=batch_stats,
+                arithmetic=arithmetic, encoding=PIXELS, loss="cross_entropy", batch_stats=batch_stats,
             )  # fmt: skip
 
         return jax.value_and_grad(loss, has_aux=True)(trained)
 
     return lambda: jax.block_until_ready(gradient(trained, jax.random.key(3)))
+
+
+def whole_step(arithmetic: Arithmetic, model: S5Model, x: jax.Array, y: jax.Array) -> Callable[[], object]:
+    """Loss, gradient and optimizer, always from the same model: time does not depend on the numbers."""
+    quantized = not isinstance(arithmetic, FloatArithmetic)
+    options = TrainOptions(batch_size=x.shape[0], freeze_statistics=quantized)
+    made = training_step(model, PIXELS, "cross_entropy", options, EPOCH // x.shape[0])
+    step, opt_state = compiled(made.step, options), made.optimizer.init(eqx.filter(model, trainable(model)))
+    return lambda: jax.block_until_ready(
+        step(model, opt_state, x, y, None, jax.random.key(3), arithmetic)[1:]
+    )
