@@ -194,6 +194,8 @@ class _Builder:
         re, im = np.rint(high * radius * np.cos(angle)), np.rint(high * radius * np.sin(angle))
         multiplier = fixed_point(1 / high)
         shifted = self.chance(0.5)
+        if modes % 3 == 0:
+            return self.polar_recurrence(name, x, reverse=reverse)
         op = o.Recurrence(
             out=self.signal(name, 2 * modes, Bu.bits),
             x=x,
@@ -205,6 +207,28 @@ class _Builder:
             re=re.astype(np.int16),
             im=im.astype(np.int16),
             exponents=self.rng.integers(-20, 0, modes).astype(np.int8),
+        )
+        return self.write(op, op.out.high / 2)
+
+    def polar_recurrence(self, name: str, x: str, *, reverse: bool) -> str:
+        """Any codes: of 2 to 8 bits, with decays from 2^-14 to 1 and steps of up to many turns."""
+        Bu, modes = self.signals[x], self.signals[x].channels // 2
+        widths = {"decay": int(self.rng.integers(2, 9)), "angle": int(self.rng.integers(2, 9))}
+        scales: dict[str, Any] = {}
+        for part, bits in widths.items():
+            unit = int(2 ** self.rng.uniform(0, 31))
+            scales |= {f"{part}_bits": bits, f"{part}_mantissa": int(self.rng.integers(0, bits + 1)),
+                       f"{part}_unit": unit}  # fmt: skip
+        high = {part: 2 ** (bits - 1) for part, bits in widths.items()}
+        op = o.PolarRecurrence(
+            out=self.signal(name, 2 * modes, Bu.bits),
+            x=x,
+            modes=modes,
+            reverse=reverse,
+            exponents=self.rng.integers(-20, 0, modes).astype(np.int8),
+            decays=self.rng.integers(-high["decay"], high["decay"], modes).astype(np.int8),
+            angles=self.rng.integers(-high["angle"], high["angle"], modes).astype(np.int8),
+            **scales,
         )
         return self.write(op, op.out.high / 2)
 

@@ -153,6 +153,26 @@ def tokens() -> IntegerModel:
     return IntegerModel(task="classification", input=quantizer, ops=tuple(ops), max_length=50)
 
 
+def polar() -> IntegerModel:
+    """A regression of one recurrence whose Lambda-bar is coded."""
+    op = o.PolarRecurrence(
+        out=signal("state", 4, 16),
+        x="input",
+        modes=2,
+        reverse=False,
+        exponents=array([0, 0], "int8"),
+        decay_bits=3,
+        decay_mantissa=1,
+        decay_unit=2**22,
+        angle_bits=4,
+        angle_mantissa=0,
+        angle_unit=2**20,
+        decays=array([-4, 3], "int8"),
+        angles=array([-7, 7], "int8"),
+    )
+    return regression([op], signal("input", 4, 16))
+
+
 def change(model: IntegerModel, name: str, /, **changes: Any) -> IntegerModel:
     """A copy whose op that writes `name` has other fields (not checked)."""
     ops = tuple(dataclasses.replace(op, **changes) if op.out.name == name else op for op in model.ops)

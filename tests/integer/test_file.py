@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from safetensors.numpy import load as load_tensors, save as save_tensors
 from tests.conformance.models import random_integer_model, random_sequences
-from tests.integer.small import change, classifier, dense, regression, signal, tokens
+from tests.integer.small import change, classifier, dense, polar, regression, signal, tokens
 
 import qs5.integer
 from qs5.backends import reference
@@ -421,7 +421,7 @@ FREE = {"provenance"}
 
 @pytest.mark.parametrize("kind", [*o.KINDS])
 def test_every_field_must_be_there_and_no_other(kind: str) -> None:
-    samples = [to_bytes(m) for m in (classifier(), tokens())]
+    samples = [to_bytes(m) for m in (classifier(), tokens(), polar())]
     table, i = next(
         (t, i) for t in map(table_of, samples) for i, op in enumerate(t["ops"]) if op["kind"] == kind
     )
@@ -627,7 +627,9 @@ values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
 )
-DOCUMENTS = [to_bytes(m) for m in (classifier(), tokens(), random_integer_model(3), random_integer_model(4))]
+DOCUMENTS = [
+    to_bytes(m) for m in (classifier(), tokens(), polar(), random_integer_model(3), random_integer_model(4))
+]
 PARTS = [parts_of(data) for data in DOCUMENTS]
 TREES = [(json.loads(text), fields_of(json.loads(text))) for text, _ in PARTS]
 

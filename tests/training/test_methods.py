@@ -119,6 +119,7 @@ def test_qaft_in_polar_form_moves_all_but_the_eigenvalues(parent, tmp_path: Path
     assert run.read_run(tmp_path).recipe.train.freeze_eigenvalues
 
 
+@pytest.mark.slow
 def test_qat_in_polar_form_codes_its_eigenvalues_anew(tmp_path: Path) -> None:
     methods.qat(RECIPE, TASK, POLAR, out=tmp_path)
     info, stored = run.read_run(tmp_path), run.read_model(tmp_path).model
@@ -137,6 +138,7 @@ def test_qat_keeps_the_grids_its_best_model_was_judged_under(tmp_path: Path) -> 
     assert info.method == "qat" and info.plan is not None
 
 
+@pytest.mark.slow
 def test_interrupted_qat_gives_the_same_bits(tmp_path: Path) -> None:
     whole = methods.qat(RECIPE, TASK, SPEC, out=tmp_path / "whole")
 
@@ -152,6 +154,7 @@ def test_interrupted_qat_gives_the_same_bits(tmp_path: Path) -> None:
     assert (tmp_path / "cut" / "run.json").read_bytes() == (tmp_path / "whole" / "run.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_training_through_the_exact_forward_learns(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, train=OPTIONS.replace(epochs=6))
     methods.qat(recipe, TASK, spec_of("W8A8Abar16,exact=true"), out=tmp_path)

@@ -158,6 +158,8 @@ class PolarRecurrence(Recurrence):
             re, im = codes.operands()
         except (ValueError, IndexError) as error:
             raise IntegerModelError(f"{self.out.name}: {error}") from error
+        for part in (re, im):
+            part.setflags(write=False)
         values = {"bits": OPERAND_BITS, "M": 1, "shift": OPERAND_BITS - 1, "re": re, "im": im}
         for name, value in values.items():
             object.__setattr__(self, name, value)
