@@ -75,6 +75,7 @@ def test_the_same_command_again_continues_and_another_one_is_refused(
     assert (trained / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_several_seeds_in_one_call(tmp_path: Path) -> None:
     tiny = [a if a != "2" else "1" for a in TINY]
     assert main(["train", "digits", "--out", str(tmp_path), "--seeds", "1", "2", *tiny]) == 0

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.grades import graded
 from tests.support import small_inputs, small_model
 
 from qs5.kernels import layer as kernel, native
@@ -33,7 +34,7 @@ TIE, LAST_BITS, SUM_TOLERANCE = 1e-5, 4 * 2.0**-24, 1e-6
 EXACT_SITES = ("state_out", "product", "residual")
 """What is rounded there are products and sums of few integers and powers of two: exact in float32, ties too."""
 
-SIZES = [(1, 1), (2, 2), (3, 5), (17, 2), (40, 9)]
+SIZES = [(17, 2), (1, 1), (3, 5), (2, 2), (40, 9)]
 """(L, B). Statistics of a batch norm need more than one value: see _batch_stats."""
 
 
@@ -73,7 +74,7 @@ def test_float_arithmetic_takes_whole_layers_unless_told_otherwise(monkeypatch: 
     assert not FloatArithmetic().takes_whole_layers
 
 
-@pytest.mark.parametrize(("L", "B"), SIZES)
+@pytest.mark.parametrize(("L", "B"), graded(SIZES, quick=3, slow=len(SIZES)))
 def test_sizes(L: int, B: int) -> None:
     # Two layers where one hands its statistics to the next; elsewhere one is enough.
     model = small_model(dropout=0.3, layers=2 if L == 17 else 1)
@@ -148,8 +149,8 @@ def _static(model: S5Model, spec: str) -> tuple[StaticArithmetic, StaticArithmet
     [
         ("W8A8Abar16", {"dropout": 0.3}),
         ("W4A8", {"H": 16, "P": 32}),
-        ("W8A8,state=float", {"norm": "layer"}),
-        ("W8A8,residual=float,act=float", {"H": 7, "P": 6}),
+        pytest.param("W8A8,state=float", {"norm": "layer"}, marks=pytest.mark.slow),
+        pytest.param("W8A8,residual=float,act=float", {"H": 7, "P": 6}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -61,7 +61,8 @@ TOLERANCE = 1e-5
 """float32 sums in another order, through 6 steps of Adam; at these sizes no rounding falls to another grid point."""
 
 
-@pytest.mark.parametrize("spec", ["float", pytest.param(FOUR_BITS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["float", FOUR_BITS])
 def test_two_models_trained_together_are_the_two_trained_alone(spec: str):
     pair = members()
     config = pair[0].model.config
