@@ -175,17 +175,22 @@ def _show() -> None:
 
 
 def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
+    from qs5.numerics.polar import OPERAND_BITS
     from qs5.quantization.spec import spec_of
 
     spec = spec_of(f"{name},form=polar")
     tuned = [r for r in records if r["method"] == "qaft"]
-    longest = max((r["extra"]["epochs"] for r in tuned), default=0)
-    tuned = [r for r in tuned if r["extra"]["epochs"] == longest]
+    # Seeds of one setting: the longest, and of several rates the one run last.
+    setting = max(
+        ((r["extra"]["epochs"], i, r["extra"]["lr_factor"]) for i, r in enumerate(tuned)), default=(0, 0, 0)
+    )
+    longest, _, rate = setting
+    tuned = [r for r in tuned if (r["extra"]["epochs"], r["extra"]["lr_factor"]) == (longest, rate)]
     return (
         name,
         spec.widths(),
         str(2 * (spec.a or 0)),
-        "16",
+        str(OPERAND_BITS),
         " / ".join(PAPER[name]),
         _spread(r["value"] for r in records if r["method"] == "ptq"),
         _spread(r["value"] for r in tuned),

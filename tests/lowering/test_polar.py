@@ -17,7 +17,7 @@ from qs5.integer.model import IntegerModel
 from qs5.lowering.lower import Preprocessing, lower
 from qs5.model.network import S5Model
 from qs5.numerics.polar import PolarCodes
-from qs5.quantization.build import plan_of, prepared, static_arithmetic
+from qs5.quantization.build import eigenvalue_codes, plan_of, prepared, static_arithmetic
 from qs5.quantization.calibration import calibrate, plan_grids
 from qs5.quantization.grids import GridPlan, plan_from_json
 from qs5.quantization.spec import QuantSpec, spec_of
@@ -98,6 +98,13 @@ def test_a_plan_without_codes_is_refused() -> None:
     grids = plan_grids(calibrate(model, [(x, None)], data="test"), spec, model.config)
     with pytest.raises(UserError, match="plan_of"):
         static_arithmetic(spec, model.config, grids)
+
+
+@pytest.mark.parametrize("bits", [None, 1, 16])
+def test_a_rule_that_gives_one_layer_an_impossible_width_is_refused(bits: int | None) -> None:
+    spec = spec_of("W4A8,form=polar").replace(overrides=(("layers.1.ssm.*", bits),))
+    with pytest.raises(UserError, match=r"expected 2 to 8 bits for layers\.1\.ssm\.state\.weight"):
+        eigenvalue_codes(small_model(layers=2), spec)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.support import assert_same_bits, small_config, small_task
 from qs5.errors import UserError
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.network import S5Model, init_model
-from qs5.quantization.build import prepared
+from qs5.quantization.build import eigenvalue_codes, prepared
 from qs5.quantization.spec import spec_of
 from qs5.training import methods, run
 from qs5.training.loop import Observer, StepReport
@@ -121,11 +121,15 @@ def test_qaft_in_polar_form_moves_all_but_the_eigenvalues(parent, tmp_path: Path
 
 @pytest.mark.slow
 def test_qat_in_polar_form_codes_its_eigenvalues_anew(tmp_path: Path) -> None:
-    methods.qat(RECIPE, TASK, POLAR, out=tmp_path)
+    codes = []
+    watched = Observer(epoch=lambda report, model, arithmetic: codes.append(arithmetic.plan.eigenvalues))
+    methods.qat(RECIPE, TASK, POLAR, out=tmp_path, observer=watched)
     info, stored = run.read_run(tmp_path), run.read_model(tmp_path).model
     start = prepared(init_model(jax.random.key(info.recipe.train.seed), stored.config), POLAR)
     assert not np.array_equal(stored.layers[0].ssm.Lambda_im, start.layers[0].ssm.Lambda_im)
     assert info.plan is not None and info.plan["eigenvalues"]
+    assert codes[0] == eigenvalue_codes(start, POLAR)
+    assert any(later != codes[0] for later in codes[1:])
 
 
 def test_qat_keeps_the_grids_its_best_model_was_judged_under(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic
 from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model
-from qs5.numerics.polar import PolarCodes
+from qs5.numerics.polar import MAX_CODE_BITS, MIN_CODE_BITS, PolarCodes
 from qs5.quantization.calibration import CalibrationStats, plan_grids
 from qs5.quantization.dynamic import DynamicArithmetic
 from qs5.quantization.exact import ExactArithmetic, exact_obstacles
@@ -53,8 +53,11 @@ def eigenvalue_codes(model: S5Model, spec: QuantSpec) -> tuple[tuple[str, PolarC
 
 
 def _width(bits: int | None, site: str) -> int:
-    if bits is None:
-        raise UserError(f"form=polar: expected bits for {site}, got float")
+    if bits is None or not MIN_CODE_BITS <= bits <= MAX_CODE_BITS:
+        got = "float" if bits is None else f"{bits} bits"
+        raise UserError(
+            f"form=polar: expected {MIN_CODE_BITS} to {MAX_CODE_BITS} bits for {site}, got {got}; change its rule"
+        )
     return bits
 
 
