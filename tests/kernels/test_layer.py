@@ -103,20 +103,42 @@ def test_options(changes: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_two_wide_layers_are_as_near_to_float64_as_composed_ones() -> None:
-    """Two layers of this size multiply float32's rounding, in the kernel and without it: neither may be far worse."""
+    """Two layers of this size multiply float32's rounding, in the kernel and without it: neither may be far worse.
+
+    How far one float32 evaluation happens to be from float64 says little: nudging every weight by less than its last
+    bit changes it threefold. The measure is the worst of several nudged evaluations of the composed layers.
+    """
     model = small_model(H=96, P=128)
     args: dict[str, Any] = {"L": 17, "B": 5, "batch_stats": True}
     composed = FloatArithmetic(scan_sequential)
-    mine, theirs = (_probe(model, a, **args) for a in (FloatArithmetic(), composed))
     with jax.enable_x64(True):
-        exact = _probe(_float64(model), composed, dtype=jnp.float64, **args)
-    for leaves in zip(*(jax.tree.leaves(t) for t in (mine, theirs, exact)), strict=True):
-        a, b, e = (np.asarray(v) for v in leaves)
-        assert e.dtype == np.float64
-        allowed = 3.0 * np.max(np.abs(b - e), initial=0.0) + FLOAT_TOLERANCE / 10 * np.max(
-            np.abs(e), initial=0.0
-        )
-        assert np.max(np.abs(a - e), initial=0.0) <= allowed
+        exact = _leaves(_probe(_float64(model), composed, dtype=jnp.float64, **args))
+    assert all(e.dtype == np.float64 for e in exact if e.size)
+
+    def errors(model: S5Model, arithmetic: Arithmetic) -> np.ndarray:
+        values = _leaves(_probe(model, arithmetic, **args))
+        return np.array([np.max(np.abs(v - e), initial=0.0) for v, e in zip(values, exact, strict=True)])
+
+    rounding = np.max([errors(_nudged(model, seed=seed), composed) for seed in range(4)], axis=0)
+    scale = np.array([np.max(np.abs(e), initial=0.0) for e in exact])
+    assert np.all(errors(model, FloatArithmetic()) <= 3.0 * rounding + FLOAT_TOLERANCE / 10 * scale)
+
+
+def _leaves(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _nudged(model: S5Model, *, seed: int) -> S5Model:
+    """The model with every weight changed by at most half a unit in the last place."""
+    rng = np.random.default_rng(seed)
+
+    def nudged(leaf: Any) -> Any:
+        value = np.asarray(leaf)
+        if value.dtype != np.float32:
+            return leaf
+        return jnp.asarray((value * (1.0 + rng.uniform(-1.0, 1.0, value.shape) * 2.0**-24)).astype(np.float32))
+
+    return jax.tree.map(nudged, model)
 
 
 def _float64(tree: Any) -> Any:
