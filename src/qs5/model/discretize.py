@@ -35,12 +35,14 @@ def discretize(
     bilinear:  G = 1 / (1 - Delta/2 Lambda),    Lambda-bar = G (1 + Delta/2 Lambda),  B-bar = G Delta * B
     Source: S5 (arXiv 2208.04933) section 2, equation 6; Q-S5 section 2.1.
     """
-    if kind == "zoh":
-        Lambda_bar, gain = _zoh(Lambda, Delta)
-    else:
-        Lambda_bar, gain = _bilinear(Lambda, Delta)
-    column = Complex(gain.re[:, None], gain.im[:, None])
+    Lambda_bar, column = discrete_gain(kind, Lambda, Delta)
     return Lambda_bar, multiply(column, B)
+
+
+def discrete_gain(kind: Discretization, Lambda: Complex, Delta: jax.Array) -> tuple[Complex, Complex]:
+    """(Lambda-bar (M,), g (M, 1)) with B-bar = g B."""
+    Lambda_bar, gain = (_zoh if kind == "zoh" else _bilinear)(Lambda, Delta)
+    return Lambda_bar, Complex(gain.re[:, None], gain.im[:, None])
 
 
 def _zoh(Lambda: Complex, Delta: jax.Array) -> tuple[Complex, Complex]:

@@ -10,7 +10,7 @@ import numpy as np
 from qs5.model import hippo
 from qs5.model.arithmetic import Arithmetic, Signal
 from qs5.model.config import ModelConfig
-from qs5.model.discretize import Complex, clip_eigenvalues, discretize
+from qs5.model.discretize import Complex, clip_eigenvalues, discrete_gain, discretize, divide
 
 
 class SSM(eqx.Module):
@@ -56,11 +56,23 @@ def init_ssm(key: jax.Array, c: ModelConfig) -> SSM:
 
 def discrete(ssm: SSM, c: ModelConfig) -> tuple[Complex, Complex]:
     """(Lambda-bar (M,), B-bar (M, H)) of a layer."""
+    Lambda, Delta = _continuous(ssm, c)
+    return discretize(c.discretization, Lambda, Complex(ssm.B_re, ssm.B_im), Delta)
+
+
+def with_B_bar(ssm: SSM, B_bar: Complex, c: ModelConfig) -> SSM:
+    """The layer whose B gives B-bar (M, H) with the eigenvalues and steps that it has."""
+    _, gain = discrete_gain(c.discretization, *_continuous(ssm, c))
+    B = divide(B_bar, gain)
+    return eqx.tree_at(lambda s: (s.B_re, s.B_im), ssm, (B.re, B.im))
+
+
+def _continuous(ssm: SSM, c: ModelConfig) -> tuple[Complex, jax.Array]:
+    """Eigenvalues and step sizes, (M,) each."""
     Lambda = Complex(ssm.Lambda_re, ssm.Lambda_im)
     if c.clip_eigs:
         Lambda = clip_eigenvalues(Lambda)
-    Delta = c.step_rescale * jnp.exp(ssm.log_step)
-    return discretize(c.discretization, Lambda, Complex(ssm.B_re, ssm.B_im), Delta)
+    return Lambda, c.step_rescale * jnp.exp(ssm.log_step)
 
 
 def output_factor(c: ModelConfig) -> float:

@@ -178,7 +178,7 @@ class ExactArithmetic(StaticArithmetic):
     def output_projection(
         self, site: str, states: tuple[Signal, ...], u: Signal, C: Complex, D: jax.Array, *, factor: float
     ) -> Signal:
-        w = self._output_operands(site, states, C, D, factor=factor)
+        w = self.output_operands(site, states, C, D, factor=factor)
         u_q, u_grid = self._codes(u)
 
         def make() -> OutputInts:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from qs5.errors import UserError
 from qs5.model.config import ModelConfig
@@ -15,8 +15,14 @@ from qs5.numerics.polar import MAX_CODE_BITS, MIN_CODE_BITS
 Schedule = Literal["sequential", "parallel"]
 Observer = Literal["minmax", "percentile", "mse"]
 Form = Literal["linear", "polar"]
+Rounding = Literal["auto", "nearest", "reconstructed"]
 Bits = int | None
 """Bits of a format; None: float."""
+
+RECONSTRUCTED_BELOW = 8
+"""rounding=auto: from this width on rounding to nearest costs next to nothing."""
+POWER_OF_TWO_FROM = 12
+"""From this width on a linear Lambda-bar has the step 2^-(bits-1): below it the clip at 1 - 2^-(bits-1) would show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,10 @@ class QuantSpec:
     `qs5.numerics.polar`. Both take 2 `a` bits a mode."""
     observer: Observer = "mse"
     """How static scales are chosen from the calibration set."""
+    rounding: Rounding = "auto"
+    """How PTQ, and QAFT at its start, find the codes of weights (sequential only). nearest: each weight by itself.
+    reconstructed: matrices that answer as the float ones do, see `qs5.quantization.reconstruction`. auto:
+    reconstructed where weights have fewer bits than 8, or a linear Lambda-bar fewer than 12."""
     quantized_backward: bool = False
     """Quantize the backward pass too, as the paper's code does (parallel only)."""
     quantized_norm: bool = True
@@ -81,6 +91,11 @@ class QuantSpec:
         if not self.quantized_norm and self.schedule == "sequential":
             raise UserError(
                 "a float layer norm belongs to schedule=parallel; here norms follow their site's bits"
+            )
+        if self.rounding == "reconstructed" and (self.schedule, self.range_rule) != ("sequential", "paper"):
+            raise UserError(
+                "rounding=reconstructed belongs to schedule=sequential and range_rule=paper, whose steps can be found "
+                "again in the weights"
             )
         if self.form == "polar":
             self._check_polar()
@@ -117,6 +132,16 @@ class QuantSpec:
                     f"spec {self.name}: the rule {pattern!r} fits no site; `qs5 inspect` lists them"
                 )
         return {site.name: self.bits_of(site) for site in sites}
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether codes of weights come from a reconstruction, what `rounding` says or leaves to the widths."""
+        if self.rounding != "auto":
+            return self.rounding == "reconstructed"
+        coarse = {"a": RECONSTRUCTED_BELOW if self.form == "polar" else POWER_OF_TWO_FROM}
+        widths = {field: getattr(self, field) for field in ("a", "b", "c", "d", "dense")}
+        few = any(b is not None and b < coarse.get(f, RECONSTRUCTED_BELOW) for f, b in widths.items())
+        return few and (self.schedule, self.range_rule) == ("sequential", "paper")
 
     def replace(self, **changes: object) -> "QuantSpec":
         """A copy with some fields changed (checked again)."""
@@ -209,6 +234,7 @@ _CHOICES: dict[str, Mapping[str, Any]] = {
     "schedule": {"sequential": "sequential", "parallel": "parallel"},
     "range_rule": {"paper": "paper", "aqt": "aqt"},
     "form": {"linear": "linear", "polar": "polar"},
+    "rounding": {name: name for name in get_args(Rounding)},
     "observer": {"minmax": "minmax", "percentile": "percentile", "mse": "mse"},
     "quantized_backward": _BOOLEAN,
     "quantized_norm": _BOOLEAN,

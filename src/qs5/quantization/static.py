@@ -114,10 +114,10 @@ class StaticArithmetic(LayerArithmetic):
         bits = self._bits[weight_site(site)]
         grid = self._grids.get(site)
         if bits is None or grid is None:
-            value = self._eigenvalues(site, Lambda_bar)
+            value = self.eigenvalues(site, Lambda_bar)
             states = self._half_float_recurrence(grid, value, Bu, x0, reverse=reverse)
             return Signal(states, site)
-        value = self._eigenvalues(site, Lambda_bar)
+        value = self.eigenvalues(site, Lambda_bar)
         high = grid.format.high
         step = jnp.asarray(grid.step)
         states = self._rounded_scan(value, Bu.value, x0, step, high, reverse=reverse)
@@ -154,10 +154,10 @@ class StaticArithmetic(LayerArithmetic):
     def output_projection(
         self, site: str, states: tuple[Signal, ...], u: Signal, C: Complex, D: jax.Array, *, factor: float
     ) -> Signal:
-        operands = self._output_operands(site, states, C, D, factor=factor)
+        operands = self.output_operands(site, states, C, D, factor=factor)
         return self._round(site, operands.real(u))
 
-    def _output_operands(
+    def output_operands(
         self, site: str, states: tuple[Signal, ...], C: Complex, D: jax.Array, *, factor: float
     ) -> "OutputOperands":
         """The states as C reads them, in codes, and the quantized C and D."""
@@ -165,7 +165,7 @@ class StaticArithmetic(LayerArithmetic):
         scaled = Complex(factor * C.re, factor * C.im)
         M = C.re.shape[1] // len(states)
         # The grid of each mode moves into its rows of C, so that C meets plain integers of one unit.
-        steps = [self._step_of(x.site, x.value.shape[-1]) for x in read]
+        steps = [self.step_of(x.site, x.value.shape[-1]) for x in read]
         rows = [floats.packed_columns(scaled, i, M) * step[:, None] for i, step in enumerate(steps)]
         q = jnp.concatenate(
             [x.value * per_channel(1.0 / s, x.value) for x, s in zip(read, steps, strict=True)], -1
@@ -173,7 +173,7 @@ class StaticArithmetic(LayerArithmetic):
         C_q = self._weight(f"{site}.C", jnp.concatenate(rows, axis=0), (0,))
         return OutputOperands(q, C_q, self._weight(f"{site}.D", D, (0,)))
 
-    def _step_of(self, site: str, channels: int) -> jax.Array:
+    def step_of(self, site: str, channels: int) -> jax.Array:
         """The step of each channel of a site; 1 where it is float."""
         grid = self._grids.get(site)
         return jnp.ones(channels) if grid is None else jnp.broadcast_to(grid.step, (channels,))
@@ -209,11 +209,11 @@ class StaticArithmetic(LayerArithmetic):
     def whole_layer(self, name: str, x: Signal, layer: WholeLayer, *, batch_stats: bool) -> WholeResult:
         """The single operations above, in the native kernel."""
         ssm = f"{name}.ssm"
-        state_step = self._step_of(f"{ssm}.state_out", 2 * layer.B_bar.re.shape[0])
+        state_step = self.step_of(f"{ssm}.state_out", 2 * layer.B_bar.re.shape[0])
         C = Complex(layer.factor * layer.C.re, layer.factor * layer.C.im)
         rows = floats.packed_columns(C, 0, C.re.shape[1]) * state_step[:, None]
         weights = Weights(
-            a=self._eigenvalues(f"{ssm}.state", layer.Lambda_bar),
+            a=self.eigenvalues(f"{ssm}.state", layer.Lambda_bar),
             B=self._weight(f"{ssm}.Bu.weight", floats.packed_inputs(layer.B_bar), (0,)).value,
             C=self._weight(f"{ssm}.y.C", rows, (0,)).value,
             D=self._weight(f"{ssm}.y.D", layer.D, (0,)).value,
@@ -224,7 +224,7 @@ class StaticArithmetic(LayerArithmetic):
         done = compute(x.value, layer, weights, known=x.statistics, batch_stats=batch_stats, grids=grids)
         return WholeResult(Signal(done.value, f"{name}.residual", done.statistics), done.used, done.last)
 
-    def _eigenvalues(self, site: str, Lambda_bar: Complex) -> Complex:
+    def eigenvalues(self, site: str, Lambda_bar: Complex) -> Complex:
         """Lambda-bar on its grid, or as it is where it is float."""
         if self._bits[weight_site(site)] is None:
             return Lambda_bar

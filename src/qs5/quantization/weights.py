@@ -9,6 +9,7 @@ import numpy as np
 from qs5.numerics.formats import QFormat, RangeRule, edge
 from qs5.numerics.multiplier import MANTISSA_BITS
 from qs5.numerics.polar import OPERAND_BITS, PolarCodes
+from qs5.quantization.spec import POWER_OF_TWO_FROM
 from qs5.quantization.ste import replace_value, round_half_up
 
 FULL_RANGE_FROM = 8
@@ -16,9 +17,6 @@ FULL_RANGE_FROM = 8
 
 _CLIP_RATIOS = np.linspace(0.3, 1.0, 15, dtype=np.float32)
 """Clipping points tried, as fractions of max|w|."""
-
-POWER_OF_TWO_FROM = 12
-"""From this width on Lambda-bar's step is 2^-(bits-1): below it the clip at 1 - 2^-(bits-1) would show."""
 
 
 class QuantizedWeight(NamedTuple):

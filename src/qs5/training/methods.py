@@ -24,6 +24,7 @@ from qs5.model.network import S5Model, init_model
 from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
 from qs5.quantization.calibration import CalibrationStats, calibrate
 from qs5.quantization.grids import GridPlan
+from qs5.quantization.reconstruction import reconstruct
 from qs5.quantization.spec import QuantSpec, from_json, to_json
 from qs5.quantization.static import StaticArithmetic
 from qs5.tasks.batches import batches, permutation
@@ -36,6 +37,8 @@ from qs5.training.recipe import Recipe
 
 CALIBRATION_EXAMPLES = 512
 CALIBRATION_BATCH = 32
+RECONSTRUCTION_STEPS = 200_000
+"""Time steps of calibration data that weights are reconstructed from: 256 sequences of sMNIST."""
 QUIET = Observer()
 
 
@@ -76,11 +79,11 @@ def ptq(
 ) -> Quantized:
     """Post-training quantization: calibrate (sequential specs) and write the run.
 
-    The float function of the model stays what it is; where the spec's codes want it, its modes are reordered.
+    Where the spec's codes want it, modes are reordered, which leaves the float function as it is; where the spec has
+    its weights reconstructed, they change (`qs5.quantization.reconstruction`).
     parent, name: description and name of the float run that `model` comes from. draw: see `calibration_stats`.
     """
-    model = prepared(model, spec)
-    plan = calibrated_plan(model, task, spec, draw=draw)
+    model, plan = fitted(model, task, spec, draw=draw)
     info = dataclasses.replace(
         parent,
         recipe=dataclasses.replace(parent.recipe, model=model.config),
@@ -108,11 +111,12 @@ def qaft(
 ) -> S5Model:
     """Quantization-aware fine-tuning of a float model; `options` as from `qaft_options`.
 
-    Eigenvalues in polar codes keep the codes of the float model: what is tuned is the rest.
+    It starts from what `ptq` makes of the model. Eigenvalues in polar codes keep the codes of the float model: what is
+    tuned is the rest.
     """
-    model = prepared(model, spec)
+    model, plan = fitted(model, task, spec)
     options = options.replace(freeze_eigenvalues=options.freeze_eigenvalues or spec.form == "polar")
-    arithmetic = arithmetic_for_spec(spec, model.config, calibrated_plan(model, task, spec))
+    arithmetic = arithmetic_for_spec(spec, model.config, plan)
     recipe = dataclasses.replace(parent.recipe, model=model.config, train=options)
     info = run.info_of(recipe, task, method="qaft", spec=to_json(spec), parent=name)
     return fit_run(model, task, info=info, arithmetic_for=lambda _: arithmetic, out=out, observer=observer)
@@ -145,6 +149,19 @@ def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Obs
         return arithmetic_for_spec(spec, current.config, calibrated_plan(current, task, spec))
 
     return fit_run(model, task, info=info, arithmetic_for=arithmetic_for, out=out, observer=observer)
+
+
+def fitted(model: S5Model, task: Task, spec: QuantSpec, *, draw: int = 0) -> tuple[S5Model, GridPlan | None]:
+    """What post-training quantization makes of a float model: weights as the spec wants them, and its grids."""
+    model = prepared(model, spec)
+    plan = calibrated_plan(model, task, spec, draw=draw)
+    if plan is None or not spec.reconstructs or (spec.rounding == "auto" and not model.config.prenorm):
+        return model, plan
+    arithmetic = arithmetic_for_spec(spec, model.config, plan)
+    assert isinstance(arithmetic, StaticArithmetic)
+    examples = min(max(RECONSTRUCTION_STEPS // task.length, CALIBRATION_BATCH), CALIBRATION_EXAMPLES)
+    order = permutation(len(task.train), seed=draw, epoch=0)[:examples]
+    return reconstruct(model, list(_calibration_batches(task, order)), arithmetic), plan
 
 
 def calibrated_plan(model: S5Model, task: Task, spec: QuantSpec, *, draw: int = 0) -> GridPlan | None:

@@ -1,0 +1,108 @@
+"""Reconstruction: nothing to mend changes nothing, and what is mended answers more like the float network."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.grades import graded
+from tests.support import small_inputs, small_model
+
+from qs5.errors import UserError
+from qs5.model.arithmetic import FloatArithmetic
+from qs5.model.network import S5Model, forward
+from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
+from qs5.quantization.calibration import calibrate
+from qs5.quantization.reconstruction import ReconstructionOptions, reconstruct
+from qs5.quantization.spec import QuantSpec, spec_of
+from qs5.quantization.static import StaticArithmetic
+
+WIDE = "a=16,b=16,c=16,d=16,dense=16,ssm_act=16,act=16,state=16,residual=16"
+LENGTHS = jnp.asarray([31, 40, 5, 22])
+
+
+def _batches(count: int = 4, *, first: int = 0) -> list[tuple[jax.Array, jax.Array | None]]:
+    inputs = (small_inputs(B=4, L=40, seed=first + i) for i in range(count))
+    return [(jnp.swapaxes(x, 0, 1), LENGTHS if i % 2 else None) for i, x in enumerate(inputs)]
+
+
+def _case(spec: QuantSpec, **changes: Any) -> tuple[S5Model, StaticArithmetic]:
+    model = prepared(small_model(dropout=0.0, **changes), spec)
+    arithmetic = arithmetic_for_spec(
+        spec, model.config, plan_of(model, calibrate(model, _batches(), data="x"), spec)
+    )
+    assert isinstance(arithmetic, StaticArithmetic)
+    return model, arithmetic
+
+
+def _distance(model: S5Model, original: S5Model, arithmetic: StaticArithmetic) -> float:
+    """Mean square difference of the logits from the float network's, on inputs that nothing was fitted to."""
+    differences = []
+    for x, lengths in _batches(first=100):
+        mine = forward(model, x, arithmetic=arithmetic, lengths=lengths).value
+        differences.append(mine - forward(original, x, arithmetic=FloatArithmetic(), lengths=lengths).value)
+    return float(jnp.mean(jnp.square(jnp.stack(differences))))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    graded([{"bidirectional": True}, {}, {"activation": "full_glu", "norm": "layer"}], quick=1, slow=3),
+    ids=str,
+)
+def test_where_quantization_is_all_but_exact_weights_stay(changes: dict[str, Any]) -> None:
+    model, arithmetic = _case(spec_of(WIDE), layers=1, **changes)
+    got = reconstruct(model, _batches(), arithmetic)
+    for mine, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(model), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"), graded([("W4A8,form=polar", 1), ("W2A8,form=polar", 2), ("W8A8", 1)], quick=1, slow=3)
+)
+def test_the_network_answers_more_like_the_float_one(text: str, layers: int) -> None:
+    model, arithmetic = _case(spec_of(text), H=12, P=12, layers=layers)
+    got = reconstruct(model, _batches(), arithmetic)
+    assert _distance(got, model, arithmetic) < 0.7 * _distance(model, model, arithmetic)
+
+
+def test_only_what_is_asked_for_changes() -> None:
+    model, arithmetic = _case(spec_of("W2A8"), layers=1)
+    got = reconstruct(model, _batches(), arithmetic, options=ReconstructionOptions(B=False, dense=False))
+    before, after = model.layers[0], got.layers[0]
+    assert not np.array_equal(before.ssm.C_re, after.ssm.C_re)
+    kept = [(v.ssm.B_re, v.ssm.B_im, v.ssm.D, v.gate.weight, v.gate.bias) for v in (before, after) if v.gate]
+    for a, b in zip(*kept, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_float_and_one_bit_weights_are_left_to_themselves() -> None:
+    model, arithmetic = _case(spec_of("a=float,b=float,c=1,d=8,dense=float"), layers=1)
+    options = ReconstructionOptions(least_squares=False)
+    got = reconstruct(model, _batches(), arithmetic, options=options)
+    for mine, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(model), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_what_is_not_covered_says_so() -> None:
+    model, arithmetic = _case(spec_of("W4A8"), layers=1, prenorm=False)
+    with pytest.raises(UserError, match="expected layers with the norm in front"):
+        reconstruct(model, _batches(), arithmetic)
+    with pytest.raises(UserError, match="rounding=reconstructed belongs to"):
+        spec_of("W4A8,rounding=reconstructed,range_rule=aqt")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("W8A8Abar16", False),
+        ("W8A8", True),  # an 8-bit linear Lambda-bar
+        ("W8A8,form=polar", False),
+        ("W4A8SSM8,form=polar", True),
+        ("W4A8,rounding=nearest", False),
+        ("W8A8Abar16,rounding=reconstructed", True),
+        ("W4A8,schedule=parallel", False),
+    ],
+)
+def test_auto_follows_the_widths(text: str, expected: bool) -> None:
+    assert spec_of(text).reconstructs == expected
