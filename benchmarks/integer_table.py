@@ -57,7 +57,12 @@ def _row(text: str) -> str:
     task = common.load_for_judging(info.recipe, None, "test")
     with tempfile.TemporaryDirectory() as folder:
         quantized = methods.ptq(
-            model, task, spec_of(text), parent=info, name=PARENT, out=Path(folder) / "ptq"
+            model,
+            task,
+            spec_of(f"{text},rounding=nearest"),
+            parent=info,
+            name=PARENT,
+            out=Path(folder) / "ptq",
         )
     lowered = lowered_run(
         quantized.model, quantized.info, task, f"{PARENT} {text}", max_length=DEFAULT_MAX_LENGTH

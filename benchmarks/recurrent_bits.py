@@ -1,10 +1,12 @@
 """sMNIST with few bits in the recurrence: polar codes of Lambda-bar, judged in the integer engine.
 
     python -m benchmarks.recurrent_bits run --method ptq --data-dir DATA            # three calibration draws a row
+    python -m benchmarks.recurrent_bits run --method ptq --rounding nearest --data-dir DATA
+    python -m benchmarks.recurrent_bits run --method ptq --form linear --data-dir DATA
     python -m benchmarks.recurrent_bits run --method qaft --data-dir DATA --specs W4A8 --seeds 0 1 2
     python -m benchmarks.recurrent_bits show
 
-A cell starts from the zoo's smnist-float, is quantized with form=polar, lowered, and run by the native engine (or the
+A cell starts from the zoo's smnist-float, is quantized, lowered, and run by the native engine (or the
 reference where it was not built) on all 10,000 test images. It is appended to results/recurrent_bits.jsonl at once; a
 finished cell is not run again, an interrupted fine-tuning goes on from its last epoch. The table goes to
 results/recurrent_bits.md.
@@ -49,6 +51,13 @@ def main() -> None:
     parser.add_argument(
         "--specs", nargs="+", default=tuple(PAPER), help="presets; default: the paper's seven"
     )
+    parser.add_argument("--form", choices=("polar", "linear"), default="polar", help="code of Lambda-bar")
+    parser.add_argument(
+        "--rounding",
+        choices=("nearest", "reconstructed"),
+        default="reconstructed",
+        help="codes of the weights",
+    )
     parser.add_argument(
         "--draws", nargs="+", type=int, default=(0, 1, 2), help="ptq: draws of calibration images"
     )
@@ -73,7 +82,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     from qs5.cli import common, integers
     from qs5.cli.lower import lowered_run
     from qs5.integer.file import to_bytes
-    from qs5.integer.ops import PolarRecurrence
+    from qs5.integer.ops import Recurrence
     from qs5.lowering.lower import DEFAULT_MAX_LENGTH
     from qs5.quantization.spec import spec_of
     from qs5.tasks.metrics import score
@@ -82,7 +91,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     key = _key(args, name, number)
     if any(r["extra"]["key"] == key for r in record.read(RECORDS)):
         return
-    spec = spec_of(f"{name},form=polar")
+    spec = spec_of(f"{name},form={args.form},rounding={args.rounding}")
     model, info = common.open_run(PARENT)
     task = common.load_task(info.recipe, args.data_dir)
     started = time.monotonic()
@@ -92,7 +101,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     backend = "native" if integer.available("native") else "reference"
     codes = integers.all_logits(integer.engine(lowered, backend), integers.raw_of(lowered, task.test.x), None)
     value = score(task, task.test, codes)
-    first = next(op for op in lowered.ops if isinstance(op, PolarRecurrence))
+    first = next(op for op in lowered.ops if isinstance(op, Recurrence))
     result = record.RunRecord(
         task=task.name,
         data=task.identity,
@@ -112,8 +121,10 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
             "parent": PARENT,
             "backend": backend,
             "widths": lowered.description.widths,
-            "bits_a_mode": first.decay_bits + first.angle_bits,
+            "bits_a_mode": 2 * (spec.a or 0),
             "operand_bits": first.bits,
+            "form": args.form,
+            "rounding": args.rounding,
             "bytes": len(to_bytes(lowered)),
             "draw": number if args.method == "ptq" else 0,
             "epochs": args.epochs if args.method == "qaft" else 0,
@@ -126,9 +137,12 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
 
 def _key(args: argparse.Namespace, name: str, number: int) -> str:
     """What a cell is, as a name of its folder."""
+    kind = ("-linear" if args.form == "linear" else "") + (
+        "-reconstructed" if args.rounding == "reconstructed" else ""
+    )
     if args.method == "ptq":
-        return f"recurrent-bits-ptq-{name}-draw{number}"
-    return f"recurrent-bits-qaft-{name}-e{args.epochs}-lr{args.lr_factor:g}-s{number}"
+        return f"recurrent-bits-ptq-{name}{kind}-draw{number}"
+    return f"recurrent-bits-qaft-{name}{kind}-e{args.epochs}-lr{args.lr_factor:g}-s{number}"
 
 
 def _quantized(
@@ -158,45 +172,69 @@ def _show() -> None:
     parent = next((r["value"] for r in reversed(floats) if r["extra"]["parent"] == PARENT), None)
     rows = [_row(name, [r for r in records if r["extra"]["preset"] == name]) for name in PAPER]
     header = (
-        "spec", "bits", "stored bits of Lambda-bar a mode", "its operands",
-        "paper: PTQ / QAFT / QAT", "PTQ here, mean (worst)", "QAFT here, mean (worst)", "epochs", "bytes of the file",
+        "spec", "bits", "stored bits of Lambda-bar a mode", "paper: PTQ / QAFT / QAT", "PTQ, linear, reconstructed",
+        "PTQ, polar, nearest", "PTQ, polar, reconstructed", "QAFT, polar", "of epochs", "bytes of the file, polar",
     )  # fmt: skip
     text = (
         "# sMNIST with few bits in the recurrence\n\n"
         f"Accuracy in % on all 10,000 test images, in the integer engine. Float parent {PARENT}: {percent(parent)}. "
-        "Lambda-bar in polar codes (form=polar, integer/SPEC.md 4.16), no tables. Its operands, the 16-bit numbers "
-        "that the codes decode to, are the widest multiplier operands of a model, beside the 16-bit state. Mean and "
-        "worst are over calibration draws (PTQ) or seeds (QAFT), whose number is in front. Records with command, "
-        "seed, commit and machine: recurrent_bits.jsonl; made by `python -m benchmarks.recurrent_bits`.\n\n"
-        + markdown(header, rows)
+        "linear: Lambda-bar's real and imaginary part on one grid, as in the paper. polar: decay and angle "
+        "(integer/SPEC.md 4.16), no tables. nearest: every weight rounded by itself. reconstructed: matrices that "
+        "answer as the float ones do (quantization/reconstruction.py), no training; QAFT starts from them, but for "
+        "rows marked n, which started from nearest. Polar codes decode to 16-bit operands, the widest of a model, "
+        "beside the 16-bit state. A cell: number of calibration draws (PTQ) or seeds (QAFT): mean (worst). "
+        "Records with command, seed, commit and machine: recurrent_bits.jsonl; made by "
+        "`python -m benchmarks.recurrent_bits`.\n\n" + markdown(header, rows)
     )
     write_beside(RESULTS / "recurrent_bits.md", text.encode())
     print(text)
 
 
 def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
-    from qs5.numerics.polar import OPERAND_BITS
     from qs5.quantization.spec import spec_of
 
     spec = spec_of(f"{name},form=polar")
-    tuned = [r for r in records if r["method"] == "qaft"]
-    # Seeds of one setting: the longest, and of several rates the one run last.
-    setting = max(
-        ((r["extra"]["epochs"], i, r["extra"]["lr_factor"]) for i, r in enumerate(tuned)), default=(0, 0, 0)
-    )
-    longest, _, rate = setting
-    tuned = [r for r in tuned if (r["extra"]["epochs"], r["extra"]["lr_factor"]) == (longest, rate)]
+    polar = [r for r in records if _form(r) == "polar"]
+    tuned, mark = _setting([r for r in polar if r["method"] == "qaft"])
     return (
         name,
         spec.widths(),
         str(2 * (spec.a or 0)),
-        str(OPERAND_BITS),
         " / ".join(PAPER[name]),
-        _spread(r["value"] for r in records if r["method"] == "ptq"),
-        _spread(r["value"] for r in tuned),
-        str(longest or "-"),
-        str(records[-1]["extra"]["bytes"]) if records else "-",
+        _spread(_ptq(records, "linear", "reconstructed")),
+        _spread(_ptq(records, "polar", "nearest")),
+        _spread(_ptq(records, "polar", "reconstructed")),
+        _spread(r["value"] for r in tuned) + mark,
+        str(tuned[0]["extra"]["epochs"]) if tuned else "-",
+        str(polar[-1]["extra"]["bytes"]) if polar else "-",
     )
+
+
+def _form(record: dict[str, Any]) -> str:
+    """Records from before there was a choice are polar."""
+    return record["extra"].get("form", "polar")
+
+
+def _rounding(record: dict[str, Any]) -> str:
+    """Records from before there was a choice are rounded to nearest."""
+    return record["extra"].get("rounding", "nearest")
+
+
+def _ptq(records: list[dict[str, Any]], form: str, rounding: str) -> list[float]:
+    return [r["value"] for r in records if (r["method"], _form(r), _rounding(r)) == ("ptq", form, rounding)]
+
+
+def _setting(tuned: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Fine-tunings of one setting, never of several: reconstructed before nearest, then the one run last."""
+    if not tuned:
+        return [], ""
+
+    def setting(r: dict[str, Any]) -> tuple[str, int, float]:
+        return _rounding(r), r["extra"]["epochs"], r["extra"]["lr_factor"]
+
+    order = {"nearest": 0, "reconstructed": 1}
+    last = max(enumerate(tuned), key=lambda item: (order[_rounding(item[1])], item[0]))[1]
+    return [r for r in tuned if setting(r) == setting(last)], " n" if _rounding(last) == "nearest" else ""
 
 
 def _spread(values: Iterable[float]) -> str:

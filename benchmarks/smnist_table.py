@@ -104,7 +104,9 @@ def _quantized(
     from qs5.quantization.spec import spec_of
     from qs5.training import methods, run
 
-    spec = spec_of(text)
+    # Deployable columns round every weight by itself, as the paper does; what reconstruction gains is the subject of
+    # benchmarks/recurrent_bits.py.
+    spec = spec_of(text if "schedule=parallel" in text else f"{text},rounding=nearest")
     if spec.schedule == "parallel":
         model = with_operators(model, gelu="qgelu", gate="hard_sigmoid")
     out = Path("runs") / f"{parent}-{args.method}-{text.replace(',', '-').replace('=', '')}"
