@@ -24,7 +24,7 @@ from qs5.model.network import S5Model, init_model
 from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
 from qs5.quantization.calibration import CalibrationStats, calibrate
 from qs5.quantization.grids import GridPlan
-from qs5.quantization.reconstruction import reconstruct
+from qs5.quantization.reconstruction import ReconstructionOptions, reconstruct
 from qs5.quantization.spec import QuantSpec, from_json, to_json
 from qs5.quantization.static import StaticArithmetic
 from qs5.tasks.batches import batches, permutation
@@ -151,7 +151,14 @@ def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Obs
     return fit_run(model, task, info=info, arithmetic_for=arithmetic_for, out=out, observer=observer)
 
 
-def fitted(model: S5Model, task: Task, spec: QuantSpec, *, draw: int = 0) -> tuple[S5Model, GridPlan | None]:
+def fitted(
+    model: S5Model,
+    task: Task,
+    spec: QuantSpec,
+    *,
+    draw: int = 0,
+    options: ReconstructionOptions | None = None,
+) -> tuple[S5Model, GridPlan | None]:
     """What post-training quantization makes of a float model: weights as the spec wants them, and its grids."""
     model = prepared(model, spec)
     plan = calibrated_plan(model, task, spec, draw=draw)
@@ -161,7 +168,7 @@ def fitted(model: S5Model, task: Task, spec: QuantSpec, *, draw: int = 0) -> tup
     assert isinstance(arithmetic, StaticArithmetic)
     examples = min(max(RECONSTRUCTION_STEPS // task.length, CALIBRATION_BATCH), CALIBRATION_EXAMPLES)
     order = permutation(len(task.train), seed=draw, epoch=0)[:examples]
-    return reconstruct(model, list(_calibration_batches(task, order)), arithmetic), plan
+    return reconstruct(model, list(_calibration_batches(task, order)), arithmetic, options=options), plan
 
 
 def calibrated_plan(model: S5Model, task: Task, spec: QuantSpec, *, draw: int = 0) -> GridPlan | None:
