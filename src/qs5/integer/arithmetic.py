@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qs5.numerics.multiplier import FixedPointMultiplier, requantize as requantize_by
+from qs5.numerics.multiplier import FixedPointMultiplier, requantize as requantize_by, rounding_shift
 
 NORM_BITS = 15
 """Layer norm brings the channels of a step to a Euclidean norm of 2^15."""
@@ -11,9 +11,7 @@ NORM_BITS = 15
 def shift(x: np.ndarray, s: np.ndarray | int) -> np.ndarray:
     """floor((x + 2^(s-1)) / 2^s) for s > 0, x 2^(-s) for s <= 0."""
     x, s = np.asarray(x, np.int64), np.asarray(s, np.int64)
-    right, left = np.maximum(s, 1), np.maximum(-s, 0)
-    rounded = (x + (np.int64(1) << (right - 1))) >> right
-    return np.where(s > 0, rounded, x << left)
+    return np.where(s > 0, rounding_shift(x, np.maximum(s, 1)), x << np.maximum(-s, 0))
 
 
 def requantize(acc: np.ndarray, M: np.ndarray | int, s: np.ndarray | int) -> np.ndarray:
@@ -24,8 +22,7 @@ def requantize(acc: np.ndarray, M: np.ndarray | int, s: np.ndarray | int) -> np.
 
 def affine(x: np.ndarray, M: np.ndarray, offset: np.ndarray, s: np.ndarray | int) -> np.ndarray:
     """floor((x M + offset + 2^(s-1)) / 2^s), s >= 1."""
-    s = np.asarray(s, np.int64)
-    return (np.asarray(x, np.int64) * M + offset + (np.int64(1) << (s - 1))) >> s
+    return rounding_shift(np.asarray(x, np.int64) * M + offset, s)
 
 
 def bit_length(x: np.ndarray) -> np.ndarray:

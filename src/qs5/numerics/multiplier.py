@@ -46,8 +46,13 @@ def fixed_point(ratio: np.ndarray | float) -> FixedPointMultiplier:
     return FixedPointMultiplier(np.where(negligible, 0, M), np.where(negligible, MAX_SHIFT, shift))
 
 
+def rounding_shift(x: np.ndarray, s: np.ndarray | int) -> np.ndarray:
+    """floor((x + 2^(s-1)) / 2^s), s >= 1, in int64: x 2^-s to nearest, halves towards plus infinity."""
+    s = np.asarray(s, np.int64)
+    return (np.asarray(x, np.int64) + np.left_shift(np.int64(1), s - 1)) >> s
+
+
 def requantize(acc: np.ndarray, multiplier: FixedPointMultiplier, *, low: int, high: int) -> np.ndarray:
     """The definition above, in int64. acc: any integers below 2^31 in magnitude."""
-    M, s = np.asarray(multiplier.M, np.int64), np.asarray(multiplier.shift, np.int64)
-    half = np.left_shift(np.int64(1), s - 1)
-    return np.clip((np.asarray(acc, np.int64) * M + half) >> s, low, high)
+    product = np.asarray(acc, np.int64) * np.asarray(multiplier.M, np.int64)
+    return np.clip(rounding_shift(product, multiplier.shift), low, high)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qs5.numerics.multiplier import rounding_shift
+
 TURN = 2**32
 """Angles are in 1/TURN of a full turn, decays in 1/TURN of 1."""
 MIN_DECAY = TURN >> 14
@@ -116,24 +118,19 @@ def decode(*, decays: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.nda
     """(re, im), (M,) int16 in 2^-15, of decays v (M,) and steps in angle s (M,), both int64 in 1/TURN."""
     re, im = _on_circle(np.cumsum(steps) % TURN)
     v = np.asarray(decays, np.int64)
-    return _to_operand(re - _round_shift(re * v, 32)), _to_operand(im - _round_shift(im * v, 32))
+    return _to_operand(re - rounding_shift(re * v, 32)), _to_operand(im - rounding_shift(im * v, 32))
 
 
 def _on_circle(phase: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(cos, sin) in 2^-30 of phases in 1/TURN: one rotation for each of the upper 24 bits that is set."""
     re, im = np.full(phase.shape, 2**30, np.int64), np.zeros(phase.shape, np.int64)
     for b, (c, s) in enumerate(_CIRCLE, start=1):
-        turned = _round_shift(re * c - im * s, 30), _round_shift(re * s + im * c, 30)
+        turned = rounding_shift(re * c - im * s, 30), rounding_shift(re * s + im * c, 30)
         set_ = (phase >> (32 - b)) & 1 == 1
         re, im = np.where(set_, turned[0], re), np.where(set_, turned[1], im)
     return re, im
 
 
-def _round_shift(x: np.ndarray, shift: int) -> np.ndarray:
-    """x 2^-shift to nearest, halves up."""
-    return (x + (np.int64(1) << (shift - 1))) >> shift
-
-
 def _to_operand(x: np.ndarray) -> np.ndarray:
     high = 2 ** (OPERAND_BITS - 1) - 1
-    return np.clip(_round_shift(x, 15), -high, high).astype(np.int16)
+    return np.clip(rounding_shift(x, 15), -high, high).astype(np.int16)
