@@ -60,9 +60,11 @@ Runner runner_of(ffi::ThreadPool &pool) {
 const float *optional(const F32 &buffer) { return buffer.element_count() == 0 ? nullptr : buffer.typed_data(); }
 float *optional(OutF32 &buffer) { return buffer->element_count() == 0 ? nullptr : buffer->typed_data(); }
 
-Shape layer_shape(const F32 &x, const F32 &a) {
+// C has S rows for each direction.
+Shape layer_shape(const F32 &x, const F32 &a, const F32 &C) {
   const auto d = x.dimensions();
-  return {d[0], d[1], d[2], static_cast<Index>(a.element_count()) / 2};
+  const Index S = static_cast<Index>(a.element_count());
+  return {d[0], d[1], d[2], S / 2, C.dimensions()[0] / S};
 }
 
 struct LayerAttributes {
@@ -75,7 +77,7 @@ Layer layer_of(const LayerAttributes &at, const F32 &x, const F32 &gain, const F
                const F32 &C, const F32 &D, const F32 &W, const F32 &b, const F32 &m1, const F32 &m2, const F32 &x0,
                const F32 &grids) {
   const auto width = grids.dimensions();
-  return {layer_shape(x, a),
+  return {layer_shape(x, a, C),
           at.layer_norm,
           at.epsilon,
           static_cast<int>(at.gelu),
@@ -144,7 +146,7 @@ ffi::Error layer_backward(ffi::ThreadPool pool, bool layer_norm, float epsilon, 
 
 Shape scan_shape(const F32 &v) {
   const auto d = v.dimensions();
-  return {d[0], d[1], 1, d[2] / 2};
+  return {d[0], d[1], 1, d[2] / 2, 1};
 }
 
 ffi::Error scan_forward(ffi::ThreadPool pool, bool reverse, F32 a, F32 v, F32 x0, F32 step, F32 high, OutF32 states) {

@@ -147,22 +147,23 @@ inline Packed pack(const float *dense, Index K, Index N, bool transposed, float 
   return packed;
 }
 
-// C (rows, N) = (or +=) A (rows, K) B (K, N); A and C dense.
-inline void multiply(const float *a, const Packed &b, float *c, Index rows, bool add, Ahead &ahead) {
+// C (rows, N) = (or +=) A (rows, K) B (K, N); rows of A and of C are lda and ldc floats apart.
+inline void multiply(const float *a, Index lda, const Packed &b, float *c, Index ldc, Index rows, bool add,
+                     Ahead &ahead) {
   const float *data = b.data;
   for (Index n = 0; n < b.N;) {
     const int vecs = next_panel(b.N - n);
-    panel_of<false>(vecs, a, b.K, data, vecs * kLanes, c + n, b.N, rows, b.K, add, ahead);
+    panel_of<false>(vecs, a, lda, data, vecs * kLanes, c + n, ldc, rows, b.K, add, ahead);
     data += b.K * vecs * kLanes;
     n += vecs * kLanes;
   }
 }
 
-// C (K, N) += A (rows, K)^T G (rows, N); all dense.
-inline void add_outer(const float *a, Index K, const float *g, Index N, float *c, Index rows, Ahead &ahead) {
+// C (K, N) += A (rows, K)^T G (rows, N); A and C dense, rows of G ldg floats apart.
+inline void add_outer(const float *a, Index K, const float *g, Index ldg, Index N, float *c, Index rows, Ahead &ahead) {
   for (Index n = 0; n < N;) {
     const int vecs = next_panel(N - n);
-    panel_of<true>(vecs, a, K, g + n, N, c + n, N, K, rows, true, ahead);
+    panel_of<true>(vecs, a, K, g + n, ldg, c + n, N, K, rows, true, ahead);
     n += vecs * kLanes;
   }
 }

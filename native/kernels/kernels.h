@@ -14,6 +14,7 @@ using Index = std::ptrdiff_t;
 
 struct Shape {
   Index L, B, H, M;
+  Index directions; // of the recurrence of a layer: 2 if there is one from the right, too
 };
 
 // Runs task(data, i) for i = 0 .. n-1 on the threads there are, and returns when all are done.
@@ -24,7 +25,21 @@ struct Runner {
 };
 
 // Places in a layer where a value may be rounded to a grid, in the order of the forward pass.
-enum Site { kNorm, kBu, kState, kStateOut, kY, kGelu, kGate, kSigmoid, kProduct, kResidual, kSites };
+enum Site {
+  kNorm,
+  kBu,
+  kState,
+  kStateOut,
+  kStateReverse,
+  kStateReverseOut,
+  kY,
+  kGelu,
+  kGate,
+  kSigmoid,
+  kProduct,
+  kResidual,
+  kSites
+};
 
 // Grids of the sites: table (kSites, 4, width): step inverses, steps, lowest code, highest code (first entry counts).
 // Bit i of `rounded` says whether site i has a grid at all.
@@ -40,6 +55,7 @@ enum Gate : int { kSoftSigmoid = 0, kHardSigmoid = 1 };
 // What both passes of a layer read.
 //   u = gain x + offset, or layer norm with that gain and offset;   s_k = a s_{k-1} + B^T u_k
 //   y = C^T s + D u;   g = m1 gelu(y);   z = W^T g + b;   out = x + m2 g sigmoid(z)
+// Two directions: r_k = a r_{k+1} + B^T u_k as well, from 0 behind the end, and y = C^T [s; r] + D u.
 struct Layer {
   Shape shape;
   bool layer_norm;
@@ -49,18 +65,18 @@ struct Layer {
   const float *gain, *offset; // (H)
   const float *a;             // (S)
   const float *B;             // (H, S)
-  const float *C;             // (S, H); meets codes instead of values where kStateOut is rounded
+  const float *C;             // (directions S, H); meets codes instead of values where kState(Reverse)Out is rounded
   const float *D;             // (H)
   const float *W;             // (H, H)
   const float *b;             // (H)
   const float *m1, *m2;       // (B, H), or null: no dropout
-  const float *x0;            // (B, S)
+  const float *x0;            // (B, S), before the first step; the direction from the right begins with 0
   Grids grids;
 };
 
 // What the forward pass leaves for the backward pass. Null pointers: not wanted.
 struct Saved {
-  float *states;   // (L, B, S)
+  float *states;   // (directions, L, B, S)
   float *y, *z;    // (L, B, H), before rounding
   uint8_t *inside; // (L, B, S), whether B^T u was inside the range of its grid; quantized layers only
 };
@@ -70,7 +86,7 @@ struct LayerForward {
   Saved saved;
   float *out;              // (L, B, H)
   float *sum, *sum_square; // (H), of out over (L, B)
-  float *last;             // (B, S), the state after the last step
+  float *last;             // (B, S), the state after the last step, from the left
 };
 
 struct LayerBackward {

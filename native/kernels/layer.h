@@ -2,6 +2,9 @@
 // is token-wise, so a task walks through time in blocks that stay in the cache, carrying the state of its sequences.
 //
 // A block is a few time steps times the sequences of a chunk; its rows are numbered r = t count + b.
+//
+// With a recurrence in both directions a task walks through time twice: backwards for what comes from the right, then
+// forwards for the rest. Between the two walks B^T u and the states from the right wait in a buffer of all time steps.
 #pragma once
 
 #include "gemm.h"
@@ -20,11 +23,11 @@ struct Weights {
 };
 
 inline Index weights_floats(const Padded &n) {
-  const Index matrices = 2 * n.Hp * n.Sp + n.Hp * n.Hp;
-  return 3 * matrices + 4 * n.Hp + n.Sp + kSites * 2 * (n.Hp + n.Sp) + 64 * 16;
+  const Index matrices = n.Hp * (n.Sp + n.Cp + n.Hp);
+  return 2 * matrices + 4 * n.Hp + n.Sp + kSites * 2 * (n.Hp + n.Sp) + 64 * 16;
 }
 
-inline bool is_state_site(int site) { return site == kBu || site == kState || site == kStateOut; }
+inline bool is_state_site(int site) { return site >= kBu && site <= kStateReverseOut; }
 
 inline Grid read_grid(const Layer &l, const Padded &n, int site, Arena &arena) {
   if (!((l.grids.rounded >> site) & 1)) return {nullptr, nullptr, 0.0f, 0.0f};
@@ -47,18 +50,18 @@ inline const float *read_channels(const float *from, const Padded &n, Arena &are
 
 inline Weights read_weights(const Layer &l, const Padded &n, bool transposed, Arena &arena) {
   Weights w{};
-  const Index hs = n.Hp * n.Sp, hh = n.Hp * n.Hp;
-  float *B = arena.take(hs), *C = arena.take(hs), *W = arena.take(hh);
+  const Index hs = n.Hp * n.Sp, hc = n.Hp * n.Cp, hh = n.Hp * n.Hp;
+  float *B = arena.take(hs), *C = arena.take(hc), *W = arena.take(hh);
   read_hs(B, l.B, n);
-  read_sh(C, l.C, n);
+  read_ch(C, l.C, n);
   read_hh(W, l.W, n);
   if (transposed) {
     w.Bt = pack(B, n.Sp, n.Hp, true, arena.take(hs));
-    w.Ct = pack(C, n.Hp, n.Sp, true, arena.take(hs));
+    w.Ct = pack(C, n.Hp, n.Cp, true, arena.take(hc));
     w.Wt = pack(W, n.Hp, n.Hp, true, arena.take(hh));
   } else {
     w.B = pack(B, n.Hp, n.Sp, false, arena.take(hs));
-    w.C = pack(C, n.Sp, n.Hp, false, arena.take(hs));
+    w.C = pack(C, n.Cp, n.Hp, false, arena.take(hc));
     w.W = pack(W, n.Hp, n.Hp, false, arena.take(hh));
   }
   w.gain = read_channels(l.gain, n, arena);
@@ -81,6 +84,16 @@ struct Block {
   Index token(Index r, const Padded &n) const { return (begin + r / chunk.count) * n.B + sequence(r); }
   Index sequence(Index r) const { return chunk.first + r % chunk.count; }
 };
+
+// The block before time step `end`, of at most `stride` steps, and the one from `begin` on; without steps, outside.
+inline Block block_before(Index end, Index stride, const Chunk &chunk) {
+  const Index begin = end > stride ? end - stride : 0;
+  return {begin, end - begin, chunk};
+}
+inline Block block_from(Index begin, Index stride, Index L, const Chunk &chunk) {
+  const Index left = L - begin;
+  return {begin, left < 0 ? 0 : left < stride ? left : stride, chunk};
+}
 
 // Asks for what a block reads of an array (L, B, width).
 inline void want_block(Ahead &ahead, const float *array, Index width, const Block &block, const Padded &n) {
@@ -123,15 +136,28 @@ struct ForwardTask {
   const Padded &n;
   const Weights &w;
   Chunk chunk;
-  float *x, *u, *state, *y, *g, *carry; // rows, rows, rows, rows, rows, sequences
-  float *block_sums;                    // (2, Hp)
+  float *x, *u, *y, *g; // rows of Hp
+  float *state;         // rows of Cp, all time steps if there are two directions: B^T u, then what C reads
+  float *carry;         // sequences of Sp
+  float *block_sums;    // (2, Hp)
   float *masks;                         // (2, count, Hp)
   double *sums;                         // (2, Hp)
 };
 
 inline Index forward_floats(const Padded &n, Index count) {
   const Index rows = steps_of({0, count}) * count;
-  return rows * (4 * n.Hp + n.Sp) + count * n.Sp + (2 + 4 + 2 * count) * n.Hp + 16 * 16;
+  return rows * (4 * n.Hp + n.Cp) + count * n.Sp + (2 + 4 + 2 * count) * n.Hp + 16 * 16;
+}
+
+// The rows of a block in a buffer of all time steps if there are two directions, else of one block.
+inline float *rows_of_block(float *buffer, Index width, const Block &block, const Padded &n) {
+  return n.both_ways() ? buffer + block.begin * block.chunk.count * width : buffer;
+}
+
+inline ForwardTask at_block(const ForwardTask &t, const Block &block) {
+  ForwardTask here = t;
+  here.state = rows_of_block(t.state, t.n.Cp, block, t.n);
+  return here;
 }
 
 template <bool kQuantized> inline void forward_norm(const ForwardTask &t, const Block &block) {
@@ -176,29 +202,54 @@ inline Rotated advance(Vec a_re, Vec a_im, Vec re, Vec im, Vec v_re, Vec v_im) {
   return {fma(a_re, re, -(a_im * im)) + v_re, fma(a_re, im, a_im * re) + v_im};
 }
 
-// s_k = Q(a s_{k-1} + Q(v_k)), in place of v = B^T u; what C reads (codes where it is rounded) is left in t.state.
-template <bool kQuantized> inline void forward_scan(const ForwardTask &t, const Block &block) {
+// A direction of the recurrence: its columns in the rows of t.state, its place in the saved states, its grids.
+struct Direction {
+  bool reverse;
+  Index column, saved;
+  Grid state, read;
+
+  // Row number i of a block in the order in which the recurrence runs.
+  Index row(Index i, const Block &block) const { return reverse ? block.rows() - 1 - i : i; }
+};
+
+inline Direction from_left(const Weights &w) { return {false, 0, 0, w.grids[kState], w.grids[kStateOut]}; }
+inline Direction from_right(const Weights &w, const Padded &n) {
+  return {true, n.Sp, n.L * n.B * n.S, w.grids[kStateReverse], w.grids[kStateReverseOut]};
+}
+
+// v = Q(B^T u), for both directions.
+template <bool kQuantized> inline void forward_Bu(const ForwardTask &t, const Block &block) {
   const Padded &n = t.n;
-  const Grid &bu = t.w.grids[kBu], &grid = t.w.grids[kState], &read = t.w.grids[kStateOut];
+  const Grid &grid = t.w.grids[kBu];
+  if (!kQuantized || !grid.rounds()) return;
   for (Index r = 0; r < block.rows(); ++r) {
-    float *carry = t.carry + (r % t.chunk.count) * n.Sp, *v = t.state + r * n.Sp;
+    float *v = t.state + r * n.Cp;
     uint8_t *inside = t.f.saved.inside ? t.f.saved.inside + block.token(r, n) * n.S : nullptr;
+    for (Index j = 0; j < n.Sp; j += kLanes) store(v + j, round_Bu(grid, j, load(v + j), inside, n));
+  }
+}
+
+// s_k = Q(a s_{k-1} + v_k), v = Q(B^T u) in the first columns of t.state; from the right r_k = Q(a r_{k+1} + v_k).
+// What C reads (codes where it is rounded) is left in the direction's columns.
+template <bool kQuantized>
+inline void forward_scan(const ForwardTask &t, const Block &block, const Direction &direction) {
+  const Padded &n = t.n;
+  for (Index k = 0; k < block.rows(); ++k) {
+    const Index r = direction.row(k, block);
+    const float *v = t.state + r * n.Cp;
+    float *carry = t.carry + (r % t.chunk.count) * n.Sp, *to = t.state + r * n.Cp + direction.column;
     for (Index j = 0; j < n.Mp; j += kLanes) {
       const Index i = j + n.Mp;
-      Vec v_re = load(v + j), v_im = load(v + i);
-      if (kQuantized && bu.rounds()) {
-        v_re = round_Bu(bu, j, v_re, inside, n);
-        v_im = round_Bu(bu, i, v_im, inside, n);
-      }
-      Rotated s = advance(load(t.w.a_re + j), load(t.w.a_im + j), load(carry + j), load(carry + i), v_re, v_im);
-      s = {rounded<kQuantized>(grid, j, s.re), rounded<kQuantized>(grid, i, s.im)};
+      Rotated s = advance(load(t.w.a_re + j), load(t.w.a_im + j), load(carry + j), load(carry + i), load(v + j),
+                          load(v + i));
+      s = {rounded<kQuantized>(direction.state, j, s.re), rounded<kQuantized>(direction.state, i, s.im)};
       store(carry + j, s.re);
       store(carry + i, s.im);
-      const bool reads = kQuantized && read.rounds();
-      store(v + j, reads ? codes(read, j, s.re) : s.re);
-      store(v + i, reads ? codes(read, i, s.im) : s.im);
+      const bool reads = kQuantized && direction.read.rounds();
+      store(to + j, reads ? codes(direction.read, j, s.re) : s.re);
+      store(to + i, reads ? codes(direction.read, i, s.im) : s.im);
     }
-    if (t.f.saved.states) write_state(t.f.saved.states + block.token(r, n) * n.S, carry, n);
+    if (t.f.saved.states) write_state(t.f.saved.states + direction.saved + block.token(r, n) * n.S, carry, n);
   }
 }
 
@@ -250,29 +301,61 @@ inline void flush_sums(const ForwardTask &t) {
   std::memset(t.block_sums, 0, static_cast<size_t>(2 * t.n.Hp) * sizeof(float));
 }
 
-// The block that begins at a time step; without steps, behind the end.
-inline Block block_at(Index begin, Index stride, const ForwardTask &t) {
-  const Index left = t.n.L - begin;
-  return {begin, left < 0 ? 0 : left < stride ? left : stride, t.chunk};
+template <bool kQuantized> inline void forward_input(const ForwardTask &t, const Block &block, Ahead &ahead) {
+  multiply(t.u, t.n.Hp, t.w.B, t.state, t.n.Cp, block.rows(), false, ahead);
+  forward_Bu<kQuantized>(t, block);
+}
+
+template <bool kQuantized> inline void forward_output(const ForwardTask &t, const Block &block, Ahead &ahead) {
+  const Padded &n = t.n;
+  multiply(t.state, n.Cp, t.w.C, t.y, n.Hp, block.rows(), false, ahead);
+  forward_gelu<kQuantized>(t, block);
+  multiply(t.g, n.Hp, t.w.W, t.y, n.Hp, block.rows(), false, ahead);
+  forward_gate<kQuantized>(t, block);
+  flush_sums(t);
+}
+
+// The first of two walks: B^T u and the states from the right.
+template <bool kQuantized> inline void walk_from_right(const ForwardTask &t) {
+  const Padded &n = t.n;
+  const Index stride = steps_of(t.chunk);
+  const Direction right = from_right(t.w, n);
+  for (Index end = n.L; end > 0; end -= stride) {
+    const Block block = block_before(end, stride, t.chunk);
+    const ForwardTask here = at_block(t, block);
+    Ahead ahead;
+    want_block(ahead, t.f.layer.x, n.H, block_before(block.begin, stride, t.chunk), n);
+    ahead.spread(calls_of(block.rows(), n.Sp, n.Hp));
+    forward_norm<kQuantized>(here, block);
+    forward_input<kQuantized>(here, block, ahead);
+    forward_scan<kQuantized>(here, block, right);
+  }
+}
+
+// The states from the left, and what comes after C; B^T u, too, unless another walk has it already.
+template <bool kQuantized> inline void walk_from_left(const ForwardTask &t) {
+  const Padded &n = t.n;
+  const Index stride = steps_of(t.chunk);
+  const Direction left = from_left(t.w);
+  for (Index begin = 0; begin < n.L; begin += stride) {
+    const Block block = block_from(begin, stride, n.L, t.chunk);
+    const ForwardTask here = at_block(t, block);
+    Ahead ahead;
+    want_block(ahead, t.f.layer.x, n.H, block_from(begin + stride, stride, n.L, t.chunk), n);
+    ahead.spread(calls_of(block.rows(), n.Hp, n.Cp) + calls_of(block.rows(), n.Hp, n.Hp));
+    forward_norm<kQuantized>(here, block);
+    if (!n.both_ways()) forward_input<kQuantized>(here, block, ahead);
+    forward_scan<kQuantized>(here, block, left);
+    forward_output<kQuantized>(here, block, ahead);
+  }
 }
 
 template <bool kQuantized> inline void forward_task(const ForwardTask &t) {
   const Padded &n = t.n;
-  const Index stride = steps_of(t.chunk);
-  for (Index begin = 0; begin < n.L; begin += stride) {
-    const Block block = block_at(begin, stride, t);
-    Ahead ahead;
-    want_block(ahead, t.f.layer.x, n.H, block_at(begin + stride, stride, t), n);
-    ahead.spread(calls_of(block.rows(), n.Sp, n.Hp) + calls_of(block.rows(), n.Hp, n.Sp));
-    forward_norm<kQuantized>(t, block);
-    multiply(t.u, t.w.B, t.state, block.rows(), false, ahead);
-    forward_scan<kQuantized>(t, block);
-    multiply(t.state, t.w.C, t.y, block.rows(), false, ahead);
-    forward_gelu<kQuantized>(t, block);
-    multiply(t.g, t.w.W, t.y, block.rows(), false, ahead);
-    forward_gate<kQuantized>(t, block);
-    flush_sums(t);
-  }
+  if (n.both_ways()) walk_from_right<kQuantized>(t);
+  for (Index b = 0; b < t.chunk.count; ++b)
+    read_state(t.carry + b * n.Sp, t.f.layer.x0 + (t.chunk.first + b) * n.S, n);
+  walk_from_left<kQuantized>(t);
   for (Index b = 0; b < t.chunk.count; ++b)
     write_state(t.f.last + (t.chunk.first + b) * n.S, t.carry + b * n.Sp, n);
 }
@@ -296,13 +379,13 @@ inline void run_forward(void *data, int i) {
   const ForwardCall &call = *static_cast<const ForwardCall *>(data);
   const Padded &n = call.n;
   const Chunk c = chunk(n.B, call.chunks, i);
-  Arena arena(forward_floats(n, c.count));
-  const Index rows = steps_of(c) * c.count;
-  ForwardTask t{call.f, n, call.w, c, arena.take(rows * n.Hp), arena.take(rows * n.Hp), arena.take(rows * n.Sp),
-                arena.take(rows * n.Hp), arena.take(rows * n.Hp), arena.take(c.count * n.Sp), arena.take(2 * n.Hp),
-                arena.take(2 * c.count * n.Hp), call.sums + i * 2 * n.Hp};
+  Arena arena(forward_floats(n, c.count)), all_steps(n.both_ways() ? n.L * c.count * n.Cp : 0, Fill::kNone);
+  const Index rows = steps_of(c) * c.count, h = rows * n.Hp;
+  float *state = n.both_ways() ? all_steps.take(n.L * c.count * n.Cp) : arena.take(rows * n.Cp);
+  ForwardTask t{call.f, n, call.w, c, arena.take(h), arena.take(h), arena.take(h), arena.take(h), state,
+                arena.take(c.count * n.Sp), arena.take(2 * n.Hp), arena.take(2 * c.count * n.Hp),
+                call.sums + i * 2 * n.Hp};
   read_masks(t.masks, call.f.layer, n, c);
-  for (Index b = 0; b < c.count; ++b) read_state(t.carry + b * n.Sp, call.f.layer.x0 + (c.first + b) * n.S, n);
   if (call.f.layer.grids.rounded) forward_task<true>(t);
   else forward_task<false>(t);
   stream_end();

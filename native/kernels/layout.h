@@ -11,20 +11,24 @@ namespace QS5_ISA {
 
 inline Index round_up(Index n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// Sizes of one call with their padded values.
+// Sizes of one call with their padded values. C reads Cp columns: the states of all directions, one after the other.
 struct Padded : Shape {
-  Index Hp, Mp, S, Sp;
+  Index Hp, Mp, S, Sp, Cp;
 
-  explicit Padded(const Shape &s) : Shape(s), Hp(round_up(s.H)), Mp(round_up(s.M)), S(2 * s.M), Sp(2 * Mp) {}
+  explicit Padded(const Shape &s)
+      : Shape(s), Hp(round_up(s.H)), Mp(round_up(s.M)), S(2 * s.M), Sp(2 * Mp), Cp(s.directions * Sp) {}
+  bool both_ways() const { return directions == 2; }
 };
 
-// A block of memory given out in pieces, aligned to cache lines, zeroed.
+enum class Fill { kZero, kNone };
+
+// A block of memory given out in pieces, aligned to cache lines, zeroed unless told otherwise.
 class Arena {
 public:
-  explicit Arena(Index floats) : size_(round(floats)) {
+  explicit Arena(Index floats, Fill fill = Fill::kZero) : size_(round(floats)) {
     base_ = next_ = static_cast<float *>(std::aligned_alloc(64, static_cast<size_t>(size_) * sizeof(float)));
-    if (base_ == nullptr) std::abort();
-    std::memset(base_, 0, static_cast<size_t>(size_) * sizeof(float));
+    if (base_ == nullptr && size_ > 0) std::abort();
+    if (fill == Fill::kZero) std::memset(base_, 0, static_cast<size_t>(size_) * sizeof(float));
   }
   ~Arena() { std::free(base_); }
   Arena(const Arena &) = delete;
@@ -70,21 +74,21 @@ inline void write_state(float *to, const float *from, const Padded &n) {
   write_row(to + n.M, from + n.Mp, n.M);
 }
 
-// Index of state column s in a padded row.
-inline Index padded_column(Index s, const Padded &n) { return s < n.M ? s : n.Mp + s - n.M; }
+// Index of column c of what C reads (directions, re or im, M) in a padded row.
+inline Index padded_column(Index c, const Padded &n) { return c / n.M * n.Mp + c % n.M; }
 
-// Dense (H, S) <-> padded (Hp, Sp), and (S, H) <-> (Sp, Hp), (H, H) <-> (Hp, Hp).
+// Dense (H, S) <-> padded (Hp, Sp), and (directions S, H) <-> (Cp, Hp), (H, H) <-> (Hp, Hp).
 inline void read_hs(float *to, const float *from, const Padded &n) {
   for (Index h = 0; h < n.H; ++h) read_state(to + h * n.Sp, from + h * n.S, n);
 }
 inline void write_hs(float *to, const float *from, const Padded &n) {
   for (Index h = 0; h < n.H; ++h) write_state(to + h * n.S, from + h * n.Sp, n);
 }
-inline void read_sh(float *to, const float *from, const Padded &n) {
-  for (Index s = 0; s < n.S; ++s) copy(to + padded_column(s, n) * n.Hp, from + s * n.H, n.H);
+inline void read_ch(float *to, const float *from, const Padded &n) {
+  for (Index c = 0; c < n.directions * n.S; ++c) copy(to + padded_column(c, n) * n.Hp, from + c * n.H, n.H);
 }
-inline void write_sh(float *to, const float *from, const Padded &n) {
-  for (Index s = 0; s < n.S; ++s) copy(to + s * n.H, from + padded_column(s, n) * n.Hp, n.H);
+inline void write_ch(float *to, const float *from, const Padded &n) {
+  for (Index c = 0; c < n.directions * n.S; ++c) copy(to + c * n.H, from + padded_column(c, n) * n.Hp, n.H);
 }
 inline void read_hh(float *to, const float *from, const Padded &n) {
   for (Index h = 0; h < n.H; ++h) copy(to + h * n.Hp, from + h * n.H, n.H);

@@ -36,6 +36,7 @@ EXACT_SITES = ("state_out", "product", "residual")
 
 SIZES = [(17, 2), (1, 1), (3, 5), (2, 2), (40, 9)]
 """(L, B). Statistics of a batch norm need more than one value: see _batch_stats."""
+BOTH_WAYS: dict[str, Any] = {"bidirectional": True}
 
 
 def _probe(
@@ -74,13 +75,22 @@ def test_float_arithmetic_takes_whole_layers_unless_told_otherwise(monkeypatch: 
     assert not FloatArithmetic().takes_whole_layers
 
 
+def _compare(model: S5Model, **args: Any) -> None:
+    """The kernel against the composed layers."""
+    expected = _probe(model, FloatArithmetic(scan_sequential), **args)
+    _assert_close(_probe(model, FloatArithmetic(), **args), expected, FLOAT_TOLERANCE)
+
+
 @pytest.mark.parametrize(("L", "B"), graded(SIZES, quick=3, slow=len(SIZES)))
 def test_sizes(L: int, B: int) -> None:
     # Two layers where one hands its statistics to the next; elsewhere one is enough.
-    model = small_model(dropout=0.3, layers=2 if L == 17 else 1)
-    args: dict[str, Any] = {"L": L, "B": B, "batch_stats": L * B > 4}
-    expected = _probe(model, FloatArithmetic(scan_sequential), **args)
-    _assert_close(_probe(model, FloatArithmetic(), **args), expected, FLOAT_TOLERANCE)
+    _compare(small_model(dropout=0.3, layers=2 if L == 17 else 1), L=L, B=B, batch_stats=L * B > 4)
+
+
+@pytest.mark.parametrize(("L", "B"), graded([(40, 9), (1, 1), (2, 2), (3, 5), (17, 2)], quick=1, slow=4))
+def test_sizes_of_both_directions(L: int, B: int) -> None:
+    # 40 steps of 9 sequences are several blocks, the last of them shorter, whatever the number of threads.
+    _compare(small_model(dropout=0.3, layers=1, **BOTH_WAYS), L=L, B=B, batch_stats=L * B > 4)
 
 
 @pytest.mark.parametrize(
@@ -91,24 +101,24 @@ def test_sizes(L: int, B: int) -> None:
         {"gelu": "qgelu", "gate": "hard_sigmoid"},
         {"H": 33, "P": 34, "conj_sym": False},
         {"H": 96, "P": 128, "dropout": 0.1},
+        pytest.param({"norm": "layer", "H": 7, "P": 6, **BOTH_WAYS}, marks=pytest.mark.slow),
+        pytest.param({"H": 33, "P": 34, "conj_sym": False, **BOTH_WAYS}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_options(changes: dict[str, Any]) -> None:
-    model = small_model(layers=1, **changes)
-    args: dict[str, Any] = {"L": 17, "B": 5, "batch_stats": True}
-    expected = _probe(model, FloatArithmetic(scan_sequential), **args)
-    _assert_close(_probe(model, FloatArithmetic(), **args), expected, FLOAT_TOLERANCE)
+    _compare(small_model(layers=1, **changes), L=17, B=5, batch_stats=True)
 
 
 @pytest.mark.slow
-def test_two_wide_layers_are_as_near_to_float64_as_composed_ones() -> None:
-    """Two layers of this size multiply float32's rounding, in the kernel and without it: neither may be far worse.
+@pytest.mark.parametrize("changes", [{"layers": 2}, {"layers": 1, **BOTH_WAYS}], ids=str)
+def test_wide_layers_are_as_near_to_float64_as_composed_ones(changes: dict[str, Any]) -> None:
+    """Layers of this size multiply float32's rounding, in the kernel and without it: neither may be far worse.
 
     How far one float32 evaluation happens to be from float64 says little: nudging every weight by less than its last
     bit changes it threefold. The measure is the worst of several nudged evaluations of the composed layers.
     """
-    model = small_model(H=96, P=128)
+    model = small_model(H=96, P=128, **changes)
     args: dict[str, Any] = {"L": 17, "B": 5, "batch_stats": True}
     composed = FloatArithmetic(scan_sequential)
     with jax.enable_x64(True):
@@ -149,14 +159,37 @@ def _float64(tree: Any) -> Any:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"bidirectional": True}, {"activation": "half_glu2"}, {"activation": "gelu"}, {"prenorm": False}],
+    [{"activation": "half_glu2"}, {"activation": "gelu"}, {"prenorm": False}],
     ids=str,
 )
 def test_other_layers_are_composed_from_operations(changes: dict[str, Any]) -> None:
-    model = small_model(layers=1, **changes)
-    args: dict[str, Any] = {"L": 5, "B": 2, "batch_stats": False}
-    expected = _probe(model, FloatArithmetic(scan_sequential), **args)
-    _assert_close(_probe(model, FloatArithmetic(), **args), expected, FLOAT_TOLERANCE)
+    _compare(small_model(layers=1, **changes), L=5, B=2, batch_stats=False)
+
+
+def _calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The arguments of every call of the kernel from now on."""
+    calls: list[Any] = []
+    run = kernel.layer
+    monkeypatch.setattr(kernel, "layer", lambda *call: calls.append(call) or run(*call))
+    return calls
+
+
+@pytest.mark.parametrize("padding", ["fed", "masked"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_whose_padding_is_masked_are_composed(
+    padding: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel knows no lengths; only a scan from the right has to."""
+    model = small_model(layers=1, padding=padding, bidirectional=bidirectional)
+    x, lengths = jnp.swapaxes(small_inputs(B=3, L=6), 0, 1), jnp.asarray([6, 2, 4])
+    calls = _calls(monkeypatch)
+    composed = forward(model, x, arithmetic=FloatArithmetic(scan_sequential), lengths=lengths)
+    assert not calls
+    mine = forward(model, x, arithmetic=FloatArithmetic(), lengths=lengths)
+    assert bool(calls) == (padding == "fed" or not bidirectional)
+    _assert_close(mine.value, composed.value, FLOAT_TOLERANCE)
+    forward(model, x, arithmetic=FloatArithmetic())
+    assert calls
 
 
 def _static(model: S5Model, spec: str) -> tuple[StaticArithmetic, StaticArithmetic]:
@@ -172,7 +205,10 @@ def _static(model: S5Model, spec: str) -> tuple[StaticArithmetic, StaticArithmet
     ("spec", "changes"),
     [
         ("W8A8Abar16", {"dropout": 0.3}),
-        ("W4A8", {"H": 16, "P": 32}),
+        ("W8A8Abar16", {"norm": "layer", "dropout": 0.3, **BOTH_WAYS}),
+        pytest.param("W4A8", {"H": 16, "P": 32}, marks=pytest.mark.slow),
+        pytest.param("W4A8", {"H": 16, "P": 32, **BOTH_WAYS}, marks=pytest.mark.slow),
+        pytest.param("W8A8,state=float", BOTH_WAYS, marks=pytest.mark.slow),
         pytest.param("W8A8,state=float", {"norm": "layer"}, marks=pytest.mark.slow),
         pytest.param("W8A8,residual=float,act=float", {"H": 7, "P": 6}, marks=pytest.mark.slow),
     ],
@@ -224,15 +260,16 @@ class Oracle:
             x = x / np.sqrt(np.mean(x**2, -1, keepdims=True) + self.options.epsilon)
         return self.on_grid("norm", x * self.a.gain + self.a.offset)
 
-    def states(self, v: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def states(self, site: str, v: np.ndarray, before: np.ndarray) -> np.ndarray:
         """One step from each of the states `before`."""
         M = v.shape[-1] // 2
         a, q = self.a.a[:M] + 1j * self.a.a[M:], before[..., :M] + 1j * before[..., M:]
-        return self.on_grid("state", np.concatenate([(a * q).real, (a * q).imag], -1) + v)
+        return self.on_grid(site, np.concatenate([(a * q).real, (a * q).imag], -1) + v)
 
-    def y(self, states: np.ndarray, u: np.ndarray) -> np.ndarray:
-        read = self.options.rounded[SITES.index("state_out")]
-        return (self.codes("state_out", states) if read else states) @ self.a.C + self.a.D * u
+    def y(self, states: dict[str, np.ndarray], u: np.ndarray) -> np.ndarray:
+        """From the states of each direction, by their site."""
+        read = [self.codes(f"{site}_out", s) for site, s in states.items()]
+        return np.concatenate(read, axis=-1) @ self.a.C + self.a.D * u
 
     def gelu(self, y: np.ndarray) -> np.ndarray:
         y = self.on_grid("y", y)
@@ -243,39 +280,46 @@ class Oracle:
         return self.on_grid("residual", self.a.x + self.on_grid("product", g * opening))
 
 
-def _kernel_call(norm: str, monkeypatch: pytest.MonkeyPatch) -> tuple[LayerOptions, LayerArrays]:
+def _kernel_call(
+    norm: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[LayerOptions, LayerArrays]:
     """What the kernel is given for a small layer under W8A8Abar16."""
-    model = small_model(layers=1, H=12, P=16, norm=norm)
-    calls: list[Any] = []
-    run = kernel.layer
-    monkeypatch.setattr(kernel, "layer", lambda *call: calls.append(call) or run(*call))
+    model = small_model(layers=1, H=12, P=16, norm=norm, bidirectional=bidirectional)
+    calls = _calls(monkeypatch)
     x = jnp.swapaxes(small_inputs(B=9, L=40), 0, 1)
     forward(model, x, arithmetic=_static(model, "W8A8Abar16")[0])
     return calls[0]
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_quantized_codes_are_those_of_the_definition(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("norm", "bidirectional"), [("batch", False), ("layer", False), ("layer", True)])
+def test_quantized_codes_are_those_of_the_definition(
+    norm: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every operation on what the kernel had before it: equal codes but at ties, and there the neighbour.
 
     So the kernel and the composed layer differ in nothing but the order of their sums: once a sum lies at a tie, the
     recurrence carries the one code on, which is why whole forward passes can be compared by a tolerance only.
     """
-    options, arrays = _kernel_call(norm, monkeypatch)
-    assert all(options.rounded)
+    options, arrays = _kernel_call(norm, bidirectional, monkeypatch)
+    directions = ("state", "state_reverse") if bidirectional else ("state",)
+    unused = set() if bidirectional else {"state_reverse", "state_reverse_out"}
+    assert set(SITES) - unused == {site for site, on in zip(SITES, options.rounded, strict=True) if on}
     kept = kernel._forward(options, arrays, save=True)
-    out, _, _, last, states, y, z, _ = (np.asarray(v, np.float64) for v in kept)
+    out, _, _, last, saved, y, z, _ = (np.asarray(v, np.float64) for v in kept)
+    states = dict(zip(directions, saved, strict=True))
     oracle = Oracle(options, arrays)
     u = oracle.norm()
     Bu = oracle.on_grid("Bu", u @ oracle.a.B)
     g = oracle.gelu(y)
+    before = {"state": np.concatenate([oracle.a.x0[None], saved[0, :-1]])}
+    before["state_reverse"] = np.concatenate([saved[-1, 1:], np.zeros_like(oracle.a.x0)[None]])
     found = {
-        "state": (states, oracle.states(Bu, np.concatenate([oracle.a.x0[None], states[:-1]]))),
+        **{site: (s, oracle.states(site, Bu, before[site])) for site, s in states.items()},
         "y": (y, oracle.y(states, u)),
         "z": (z, g @ oracle.a.W + oracle.a.b),
         "residual": (out, oracle.out(g, z)),
     }
-    np.testing.assert_array_equal(last, states[-1])
+    np.testing.assert_array_equal(last, states["state"][-1])
     # A step that reads a doubtful code is not compared; there are few.
     clear = {
         "norm": ~oracle.doubtful["norm"].any(-1),
@@ -288,7 +332,7 @@ def test_quantized_codes_are_those_of_the_definition(norm: str, monkeypatch: pyt
             mine, exact, rtol=0.0, atol=SUM_TOLERANCE * np.abs(exact).max(), err_msg=name
         )
     for name, rows, through in (
-        ("state", clear["norm"], ("Bu", "state")),
+        *((site, clear["norm"], ("Bu", site)) for site in directions),
         ("residual", clear["gelu"], ("gate", "sigmoid")),
     ):
         mine, exact = (v[rows] for v in found[name])
@@ -296,7 +340,7 @@ def test_quantized_codes_are_those_of_the_definition(norm: str, monkeypatch: pyt
         doubtful = np.any([oracle.doubtful[site][rows] for site in through], axis=0)
         assert np.all(apart[~doubtful] == 0.0), name
         assert doubtful.mean() < 0.05, name
-        if name == "state":
+        if name in directions:
             assert apart.max() <= len(through)
 
 

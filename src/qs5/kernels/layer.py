@@ -6,6 +6,9 @@
     g   = m1 gelu(y)
     out = x + m2 g gate(g W + b)
 
+A layer with two directions has the states r_k = a r_{k+1} + u_k B, from 0 behind the last step, as well, and
+y = [s, r] C + D u.
+
 In between values may be rounded to power-of-two grids, with straight-through gradients, as
 `qs5.quantization.static` does it in its simulated mode. Only x, the states, y and z = g W + b are kept for the
 gradient; everything else is computed again there.
@@ -18,7 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SITES = ("norm", "Bu", "state", "state_out", "y", "gelu", "gate", "sigmoid", "product", "residual")
+SITES = (
+    "norm", "Bu", "state", "state_out", "state_reverse", "state_reverse_out",
+    "y", "gelu", "gate", "sigmoid", "product", "residual",
+)  # fmt: skip
 """Where a value may be rounded, in the order of the forward pass: rows of `LayerArrays.grids`."""
 GELUS = ("gelu", "qgelu")
 GATES = ("sigmoid", "hard_sigmoid")
@@ -38,7 +44,7 @@ class LayerOptions(NamedTuple):
 
 
 class LayerArrays(NamedTuple):
-    """float32. L time, B batch, H features, S = 2M packed states."""
+    """float32. L time, B batch, H features, S = 2M packed states of one direction."""
 
     x: jax.Array
     """(L, B, H)"""
@@ -51,7 +57,7 @@ class LayerArrays(NamedTuple):
     B: jax.Array
     """(H, S)"""
     C: jax.Array
-    """(S, H); meets integer codes where `state_out` is rounded."""
+    """(S, H), or (2S, H) for two directions; meets integer codes where `state_out` is rounded."""
     D: jax.Array
     """(H,)"""
     W: jax.Array
@@ -62,13 +68,13 @@ class LayerArrays(NamedTuple):
     """(B, H), or (0, 0): no dropout. No gradient."""
     m2: jax.Array
     x0: jax.Array
-    """(B, S), state before the first step."""
+    """(B, S), state s before the first step."""
     grids: jax.Array
     """(sites, 4, width): inverse step, step, lowest code, highest code. No gradient."""
 
 
 class LayerResult(NamedTuple):
-    """Output (L, B, H), the sums of it and of its square over time and batch (H,), last state (B, S)."""
+    """Output (L, B, H), the sums of it and of its square over time and batch (H,), last state s (B, S)."""
 
     out: jax.Array
     sum: jax.Array
@@ -111,8 +117,9 @@ def _forward(options: LayerOptions, arrays: LayerArrays, *, save: bool) -> tuple
     check_shapes(arrays)
     (L, batch, H), S = arrays.x.shape, arrays.a.shape[0]
     real = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    features, states = ((L, batch, H), (L, batch, S)) if save else ((0,), (0,))
-    inside = states if options.rounded[SITES.index("Bu")] else (0,)
+    directions = arrays.C.shape[0] // S
+    features, states = ((L, batch, H), (directions, L, batch, S)) if save else ((0,), (0,))
+    inside = (L, batch, S) if save and options.rounded[SITES.index("Bu")] else (0,)
     results = (
         *(real(shape) for shape in ((L, batch, H), (H,), (H,), (batch, S), states, features, features)),
         jax.ShapeDtypeStruct(inside, jnp.uint8),
@@ -146,7 +153,7 @@ def check_shapes(arrays: LayerArrays) -> None:
     (_, batch, H), S = arrays.x.shape, arrays.a.shape[0]
     mask = {(0, 0), (batch, H)}
     expected: dict[str, set[tuple[int, ...]]] = {
-        "gain": {(H,)}, "offset": {(H,)}, "a": {(S,)}, "B": {(H, S)}, "C": {(S, H)}, "D": {(H,)},
+        "gain": {(H,)}, "offset": {(H,)}, "a": {(S,)}, "B": {(H, S)}, "C": {(S, H), (2 * S, H)}, "D": {(H,)},
         "W": {(H, H)}, "b": {(H,)}, "m1": mask, "m2": mask, "x0": {(batch, S)},
         "grids": {(0, 0, 0), (len(SITES), 4, max(H, S))},
     }  # fmt: skip

@@ -155,6 +155,12 @@ def packed_columns(C: Complex, direction: int, M: int) -> jax.Array:
     return jnp.concatenate([C.re[:, part], -C.im[:, part]], axis=1).T
 
 
+def packed_outputs(C: Complex, M: int) -> jax.Array:
+    """The same of all directions, one after the other, (S directions, H)."""
+    directions = range(C.re.shape[1] // M)
+    return jnp.concatenate([packed_columns(C, i, M) for i in directions], axis=0)
+
+
 def project_out(states: tuple[jax.Array, ...], C: Complex) -> jax.Array:
     """Re(C x), summed over directions, (L, B, H)."""
     M = states[0].shape[-1] // 2
@@ -216,7 +222,7 @@ class FloatArithmetic(LayerArithmetic):
         weights = Weights(
             a=layer.Lambda_bar,
             B=packed_inputs(layer.B_bar),
-            C=packed_columns(C, 0, C.re.shape[1]),
+            C=packed_outputs(C, layer.B_bar.re.shape[0]),
             D=layer.D,
             W=layer.gate_weight,
             b=layer.gate_bias,

@@ -69,7 +69,7 @@ def layer_forward(
 ) -> LayerOutput:
     """x + activation(SSM(norm(x))), or norm(x + activation(SSM(x))) for a post-norm layer."""
     A, c = context.arithmetic, context.config
-    if isinstance(A, LayerArithmetic) and A.takes_whole_layers and _is_whole(layer, x, c):
+    if isinstance(A, LayerArithmetic) and A.takes_whole_layers and _is_whole(layer, x, context):
         return LayerOutput(*_whole_layer(A, layer, x, context=context, name=name, key=key, x0=x0))
     u, statistics = x, None
     if c.prenorm:
@@ -88,15 +88,21 @@ def _mask(u: Signal, context: Context) -> Signal:
     A scan from the left meets padding after the last valid step, and what follows that step counts nowhere.
     Statistics of batch norm include padding either way, as in the official code.
     """
-    c = context.config
-    if context.lengths is None or c.padding == "fed" or not c.bidirectional:
+    if context.lengths is None or not _masks(context):
         return u
     return Signal(jnp.where(valid_steps(u.value, context.lengths), u.value, 0.0), u.site)
 
 
-def _is_whole(layer: Layer, x: Signal, c: ModelConfig) -> bool:
-    """Whether `LayerArithmetic.whole_layer` covers this layer."""
-    covered = c.prenorm and not c.bidirectional and c.activation == "half_glu1" and layer.gate is not None
+def _masks(context: Context) -> bool:
+    """Whether steps past the end of a sequence are to be zeroed."""
+    c = context.config
+    return context.lengths is not None and c.padding == "masked" and c.bidirectional
+
+
+def _is_whole(layer: Layer, x: Signal, context: Context) -> bool:
+    """Whether `LayerArithmetic.whole_layer` covers this layer: it knows no lengths."""
+    c = context.config
+    covered = c.prenorm and c.activation == "half_glu1" and layer.gate is not None and not _masks(context)
     return covered and x.value.ndim == 3 and x.value.dtype == jnp.float32
 
 

@@ -1,7 +1,7 @@
 """A residual layer through the native kernel (`qs5.kernels.layer`): from the network's terms to the kernel's.
 
 The network composes a layer from the operations of an `Arithmetic`; a `LayerArithmetic` gets the common
-kind of layer (pre-norm, one direction, half_glu1) in one piece instead, and hands its weights to `compute`.
+kind of layer (pre-norm, half_glu1, one direction or two) in one piece instead, and hands its weights to `compute`.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from qs5.model.norms import (
 
 
 class WholeLayer(NamedTuple):
-    """A pre-norm layer with one direction and the half_glu1 activation, before any quantization.
+    """A pre-norm layer with the half_glu1 activation, before any quantization. C has columns for each direction.
 
     Masks are those of the two dropouts, (B, H) or None; the rest is named as in the layer's operations.
     """
@@ -44,7 +44,10 @@ class WholeLayer(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What the layer multiplies with, quantized or not: a (M,), B (H, S), C (S, H), D (H,), W (H, H), b (H,)."""
+    """What the layer multiplies with, quantized or not.
+
+    a (M,), B (H, S), C (S directions, H), D (H,), W (H, H), b (H,).
+    """
 
     a: Complex
     B: jax.Array

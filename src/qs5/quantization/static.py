@@ -44,6 +44,8 @@ KERNEL_SITES = {
     "Bu": "ssm.Bu",
     "state": "ssm.state",
     "state_out": "ssm.state_out",
+    "state_reverse": "ssm.state_reverse",
+    "state_reverse_out": "ssm.state_reverse_out",
     "y": "ssm.y",
     "gelu": "gelu",
     "gate": "gate",
@@ -53,8 +55,8 @@ KERNEL_SITES = {
 }
 """The kernel's name of a place in a layer, and the name of the site below the layer's."""
 
-STATE_SITES = ("ssm.Bu", "ssm.state", "ssm.state_out")
-"""Sites with one channel a packed state."""
+STATE_SITES = ("Bu", "state", "state_out", "state_reverse", "state_reverse_out")
+"""The kernel's sites with one channel a packed state."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +165,19 @@ class StaticArithmetic(LayerArithmetic):
         """The states as C reads them, in codes, and the quantized C and D."""
         read = [self._round(f"{x.site}_out", x.value) for x in states]
         scaled = Complex(factor * C.re, factor * C.im)
-        M = C.re.shape[1] // len(states)
-        # The grid of each mode moves into its rows of C, so that C meets plain integers of one unit.
         steps = [self.step_of(x.site, x.value.shape[-1]) for x in read]
-        rows = [floats.packed_columns(scaled, i, M) * step[:, None] for i, step in enumerate(steps)]
         q = jnp.concatenate(
             [x.value * per_channel(1.0 / s, x.value) for x, s in zip(read, steps, strict=True)], -1
         )
-        C_q = self._weight(f"{site}.C", jnp.concatenate(rows, axis=0), (0,))
-        return OutputOperands(q, C_q, self._weight(f"{site}.D", D, (0,)))
+        return OutputOperands(q, self._C(site, scaled, steps), self._weight(f"{site}.D", D, (0,)))
+
+    def _C(self, site: str, C: Complex, steps: list[jax.Array]) -> QuantizedWeight:
+        """C (S directions, H) for states in codes, whose steps (S,) of each direction are given.
+
+        The grid of each mode moves into its rows of C, so that C meets plain integers of one unit.
+        """
+        rows = floats.packed_outputs(C, C.re.shape[1] // len(steps)) * jnp.concatenate(steps)[:, None]
+        return self._weight(f"{site}.C", rows, (0,))
 
     def step_of(self, site: str, channels: int) -> jax.Array:
         """The step of each channel of a site; 1 where it is float."""
@@ -209,18 +215,19 @@ class StaticArithmetic(LayerArithmetic):
     def whole_layer(self, name: str, x: Signal, layer: WholeLayer, *, batch_stats: bool) -> WholeResult:
         """The single operations above, in the native kernel."""
         ssm = f"{name}.ssm"
-        state_step = self.step_of(f"{ssm}.state_out", 2 * layer.B_bar.re.shape[0])
+        M = layer.B_bar.re.shape[0]
+        directions = ("state", "state_reverse")[: layer.C.re.shape[1] // M]
+        steps = [self.step_of(f"{ssm}.{state}_out", 2 * M) for state in directions]
         C = Complex(layer.factor * layer.C.re, layer.factor * layer.C.im)
-        rows = floats.packed_columns(C, 0, C.re.shape[1]) * state_step[:, None]
         weights = Weights(
             a=self.eigenvalues(f"{ssm}.state", layer.Lambda_bar),
             B=self._weight(f"{ssm}.Bu.weight", floats.packed_inputs(layer.B_bar), (0,)).value,
-            C=self._weight(f"{ssm}.y.C", rows, (0,)).value,
+            C=self._C(f"{ssm}.y", C, steps).value,
             D=self._weight(f"{ssm}.y.D", layer.D, (0,)).value,
             W=self._weight(f"{name}.gate.weight", layer.gate_weight, (0,)).value,
             b=layer.gate_bias,
         )
-        grids = self._layer_grids(name, H=layer.D.shape[0], S=rows.shape[0])
+        grids = self._layer_grids(name, H=layer.D.shape[0], S=2 * M)
         done = compute(x.value, layer, weights, known=x.statistics, batch_stats=batch_stats, grids=grids)
         return WholeResult(Signal(done.value, f"{name}.residual", done.statistics), done.used, done.last)
 
@@ -250,8 +257,9 @@ class StaticArithmetic(LayerArithmetic):
         table = np.zeros((len(SITES), 4, max(H, S)), np.float32)
         for rows, grid, site in zip(table, found, SITES, strict=True):
             if grid is not None:
-                width = S if KERNEL_SITES[site] in STATE_SITES else H
-                low = -grid.format.high if site == "state" else grid.format.low  # see `_round_state`
+                width = S if site in STATE_SITES else H
+                # See `_round_state`.
+                low = -grid.format.high if site in ("state", "state_reverse") else grid.format.low
                 rows[1, :width] = grid.step
                 rows[0, :width] = 1.0 / rows[1, :width]
                 rows[2:, 0] = low, grid.format.high
