@@ -51,7 +51,7 @@ private:
     if (++run_ == a.runs) run_ = 0, ++at_;
   }
 
-  static constexpr int kArrays = 6;
+  static constexpr int kArrays = 9;
   Array arrays_[kArrays];
   int count_ = 0, at_ = 0;
   Index run_ = 0, byte_ = 0, lines_ = 0;

@@ -154,6 +154,12 @@ inline float *rows_of_block(float *buffer, Index width, const Block &block, cons
   return n.both_ways() ? buffer + block.begin * block.chunk.count * width : buffer;
 }
 
+// Asks for a block's rows of such a buffer, to be read or written.
+inline void want_rows(Ahead &ahead, float *buffer, Index width, const Block &block, const Padded &n) {
+  if (n.both_ways() && block.steps > 0)
+    ahead.want(rows_of_block(buffer, width, block, n), block.rows() * width, 1, 0);
+}
+
 inline ForwardTask at_block(const ForwardTask &t, const Block &block) {
   ForwardTask here = t;
   here.state = rows_of_block(t.state, t.n.Cp, block, t.n);
@@ -321,10 +327,11 @@ template <bool kQuantized> inline void walk_from_right(const ForwardTask &t) {
   const Index stride = steps_of(t.chunk);
   const Direction right = from_right(t.w, n);
   for (Index end = n.L; end > 0; end -= stride) {
-    const Block block = block_before(end, stride, t.chunk);
+    const Block block = block_before(end, stride, t.chunk), next = block_before(block.begin, stride, t.chunk);
     const ForwardTask here = at_block(t, block);
     Ahead ahead;
-    want_block(ahead, t.f.layer.x, n.H, block_before(block.begin, stride, t.chunk), n);
+    want_block(ahead, t.f.layer.x, n.H, next, n);
+    want_rows(ahead, t.state, n.Cp, next, n);
     ahead.spread(calls_of(block.rows(), n.Sp, n.Hp));
     forward_norm<kQuantized>(here, block);
     forward_input<kQuantized>(here, block, ahead);
@@ -338,10 +345,11 @@ template <bool kQuantized> inline void walk_from_left(const ForwardTask &t) {
   const Index stride = steps_of(t.chunk);
   const Direction left = from_left(t.w);
   for (Index begin = 0; begin < n.L; begin += stride) {
-    const Block block = block_from(begin, stride, n.L, t.chunk);
+    const Block block = block_from(begin, stride, n.L, t.chunk), next = block_from(begin + stride, stride, n.L, t.chunk);
     const ForwardTask here = at_block(t, block);
     Ahead ahead;
-    want_block(ahead, t.f.layer.x, n.H, block_from(begin + stride, stride, n.L, t.chunk), n);
+    want_block(ahead, t.f.layer.x, n.H, next, n);
+    want_rows(ahead, t.state, n.Cp, next, n);
     ahead.spread(calls_of(block.rows(), n.Hp, n.Cp) + calls_of(block.rows(), n.Hp, n.Hp));
     forward_norm<kQuantized>(here, block);
     if (!n.both_ways()) forward_input<kQuantized>(here, block, ahead);

@@ -53,6 +53,12 @@ inline Index backward_floats(const Padded &n, Index count) {
 // d_out, d_g and mu: rows of one block, or of all time steps.
 inline Index waiting_rows(const Padded &n, const Chunk &c) { return (n.both_ways() ? n.L : steps_of(c)) * c.count; }
 
+inline void want_waiting(Ahead &ahead, const BackwardTask &t, const Block &block) {
+  want_rows(ahead, t.d_out, t.n.Hp, block, t.n);
+  want_rows(ahead, t.d_g, t.n.Hp, block, t.n);
+  want_rows(ahead, t.mu, t.n.Cp, block, t.n);
+}
+
 inline BackwardTask at_block(const BackwardTask &t, const Block &block) {
   BackwardTask here = t;
   here.d_out = rows_of_block(t.d_out, t.n.Hp, block, t.n);
@@ -288,6 +294,7 @@ inline Ahead ahead_of(const BackwardTask &t, const Block &next, Index calls) {
   const float *const arrays[] = {t.f.layer.x, t.f.g_out, t.f.saved.y, t.f.saved.z};
   for (const float *array : arrays) want_block(ahead, array, n.H, next, n);
   for (Index i = 0; i < n.directions; ++i) want_block(ahead, t.f.saved.states + i * n.L * n.B * n.S, n.S, next, n);
+  want_waiting(ahead, t, next);
   ahead.spread(calls);
   return ahead;
 }
@@ -357,6 +364,7 @@ template <bool kQuantized> inline void walk_from_left(const BackwardTask &t) {
     Ahead ahead;
     want_block(ahead, t.f.layer.x, n.H, next, n);
     want_block(ahead, t.f.saved.states + right.saved, n.S, next, n);
+    want_waiting(ahead, t, next);
     ahead.spread(input_calls(n, block.rows()));
     norm_again<kQuantized>(here, block);
     read_states(here, block, right);
