@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qs5.errors import UserError
-from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Signal, packed_columns, valid_steps
+from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Signal, packed_outputs, valid_steps
 from qs5.model.config import ModelConfig
 from qs5.model.discretize import Complex
 from qs5.model.layer import Context, Dense, Layer, layer_forward
@@ -318,7 +318,7 @@ class _Walk:
         C = Complex(factor * ssm.C_re, factor * ssm.C_im)
         M = ssm.C_re.shape[1] // directions
         steps = jnp.concatenate([self._state_step(i, 2 * M) for i in range(directions)])[:, None]
-        rows = jnp.concatenate([packed_columns(C, i, M) for i in range(directions)]) * steps
+        rows = packed_outputs(C, M) * steps
         rows = self._weight(rows, self._moments(layer, "ssm.y.C"), "ssm.y.C") / (factor * steps)
         parts = rows.reshape(directions, 2, M, -1)
         re, im = (jnp.concatenate(list(parts[:, i]), axis=0).T for i in range(2))
