@@ -111,10 +111,11 @@ def qaft(
 ) -> S5Model:
     """Quantization-aware fine-tuning of a float model; `options` as from `qaft_options`.
 
-    It starts from what `ptq` makes of the model. Eigenvalues in polar codes keep the codes of the float model: what is
+    It starts from the weights that `ptq` rounds. Eigenvalues in polar codes keep the codes of the float model: what is
     tuned is the rest.
     """
-    model, plan = fitted(model, task, spec)
+    # Weights on their grids would have to move by half a step before the first code changes.
+    model, plan = fitted(model, task, spec, options=ReconstructionOptions(on_grid=False))
     options = options.replace(freeze_eigenvalues=options.freeze_eigenvalues or spec.form == "polar")
     arithmetic = arithmetic_for_spec(spec, model.config, plan)
     recipe = dataclasses.replace(parent.recipe, model=model.config, train=options)
