@@ -232,8 +232,8 @@ def _setting(tuned: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     def setting(r: dict[str, Any]) -> tuple[str, int, float]:
         return _rounding(r), r["extra"]["epochs"], r["extra"]["lr_factor"]
 
-    order = {"nearest": 0, "reconstructed": 1}
-    last = max(enumerate(tuned), key=lambda item: (order[_rounding(item[1])], item[0]))[1]
+    order = {"nearest": 0, "reconstructed": 1}  # and what was tried and dropped before both
+    last = max(enumerate(tuned), key=lambda item: (order.get(_rounding(item[1]), -1), item[0]))[1]
     return [r for r in tuned if setting(r) == setting(last)], " n" if _rounding(last) == "nearest" else ""
 
 
