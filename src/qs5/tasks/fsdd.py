@@ -46,7 +46,7 @@ def load_fsdd(
     *,
     data_dir: str | None = None,
     frame: int = 32,
-    length: int = 8000,
+    length: int = 6400,
     copies: int = 0,
     copies_seed: int = 0,
     selection: str = "validation",
@@ -54,7 +54,7 @@ def load_fsdd(
     """The task `fsdd`: x (N, ceil(length / frame), frame) int16, encoded by 1/4096; true lengths; ten classes.
 
     frame: samples a step, F.
-    length: samples of a recording that are kept, from its beginning (8,000 are a second; 20 of 3,000 are longer).
+    length: samples of a recording that are kept, from its beginning (8,000 are a second; 61 of 3,000 are longer).
     copies: changed copies of every training recording that are trained on beside it (`changed`).
     copies_seed: what the changes are drawn from.
     selection: "validation", or "test" to select on the test split.
