@@ -168,8 +168,8 @@ PAPER_TABLE = ("W8A8", "W4A8SSM8", "W4A8Abar8", "W4A8", "W2A8SSM8", "W2A8Abar8",
 def spec_of(text: str, **changes: object) -> QuantSpec:
     """A spec from a preset's name, or from `a=8,b=4,dense=float,...` (fields not named: as in W8A8Abar16).
 
-    A preset may be followed by changes: `W8A8,state=8,observer=minmax`. A change may also name sites, by a pattern with a
-    dot or a star in it or as `input`: `W8A8,input=16,layers.0.*.weight=4`. Raises UserError.
+    A preset may be followed by changes: `W8A8,state=8,observer=minmax`. A change may also name sites, by a pattern
+    with a dot or a star in it or as `input`: `W8A8,input=16,layers.0.*.weight=4`. Raises UserError.
     """
     head, *rest = [part.strip() for part in text.split(",") if part.strip()] or [""]
     if "=" in head:
