@@ -1,4 +1,4 @@
-"""Writes words.npz: recordings of words, a folder a word, as frames of raw samples for `qs5 train custom`.
+"""Writes words.npz, recordings of words as frames of raw samples for `qs5 train`; words-test.npz has the test's alone.
 
     python make_keyword_npz.py FOLDER [--frame 32] [--seconds 0.8] [--copies 3] [--seed 0] [--out words.npz]
 
@@ -87,6 +87,8 @@ def main() -> None:
         arrays |= {f"{key}_{name}": array for key, array in made.items()}
         print(f"{name}: {len(recordings)} recordings, {len(made['x'])} with copies")
     np.savez(args.out, **arrays)
+    tested = {key: arrays[f"{key}_test"] for key in ("x", "lengths", "y")}
+    np.savez(args.out.with_stem(f"{args.out.stem}-test"), **tested)
     print(f"{args.out}: steps of {args.frame} samples, {1000 * args.frame / rate:g} ms at {rate} Hz")
 
 
