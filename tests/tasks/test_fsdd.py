@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 def written(folder: Path, **changes: np.ndarray) -> str:
-    np.savez(folder / "fsdd_8khz.npz", **{**arrays(), **changes})
+    content: dict[str, Any] = {**arrays(), **changes}
+    np.savez(folder / "fsdd_8khz.npz", **content)
     return str(folder)
 
 
@@ -65,7 +67,8 @@ def test_a_step_is_a_frame_of_consecutive_samples(cache: Path, tmp_path: Path):
     assert ramp.tolist() == [[20_000, 20_001], [20_002, 20_003], [20_004, 0], [0, 0]]
     assert task.test.lengths is not None and task.test.lengths[:2].tolist() == [3, 4]
     assert task.test.x[1].ravel().tolist() == [1] * 7 + [0]  # 12 samples, cut to 7
-    np.testing.assert_array_equal(task.encoding(ramp)[0], np.float32([20_000 / 4096, 20_001 / 4096]))
+    expected = np.array([20_000 / 4096, 20_001 / 4096], np.float32)
+    np.testing.assert_array_equal(task.encoding(ramp)[0], expected)
 
 
 def test_copies_are_of_training_recordings_and_always_the_same(cache: Path, tmp_path: Path):
