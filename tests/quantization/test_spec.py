@@ -48,9 +48,21 @@ def test_by_hand_and_by_change() -> None:
     assert (changed.a, changed.state, changed.exact, changed.name) == (4, 8, True, "W4A8,state=8,exact=true")
 
 
+def test_sites_by_hand() -> None:
+    spec = spec_of("W4A8,form=polar, input = 16,layers.0.*.weight=8,*.gelu=4")
+    assert spec.overrides == (("input", 16), ("layers.0.*.weight", 8), ("*.gelu", 4)) and spec.form == "polar"
+    bits = spec.resolve(small_config())
+    assert (bits["input"], bits["layers.0.gate.weight"], bits["layers.1.gate.weight"]) == (16, 8, 4)
+    assert bits["layers.1.gelu"] == 4 and bits["layers.1.gate"] == 8
+    assert spec.widths().endswith("residual16 input=16 layers.0.*.weight=8 *.gelu=4")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("W8A8,input", "expected bits for the sites 'input', as in input=8"),
+        ("W8A8,layers.0.gate=few", "expected bits 1 to 16 or float, got 'few'"),
+        ("W8A8,*.gelu=17", "expected 1 to 16 bits or float for *.gelu, got 17"),
         ("W9A9", "unknown spec 'W9A9': expected W8A8Abar16"),
         ("a=17", "expected 1 to 16 bits or float for a, got 17"),
         ("a=0", "expected 1 to 16 bits or float for a, got 0"),

@@ -16,6 +16,7 @@ NAMES = (
     "pathfinder",
     "pathx",
     "mackey_glass",
+    "fsdd",
     "custom",
 )
 WITHOUT_JAX = """

@@ -2,15 +2,17 @@
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from qs5 import integer
+from qs5 import integer, tasks
 from qs5.backends.mcu import CORES
 from qs5.files import write_beside
 from qs5.integer.model import IntegerModel
 from qs5.reports.tables import markdown
+from qs5.tasks import Split
 
 HEADER = ("core", "flash", "static RAM", "stack", "instructions a step", "per multiply-accumulate")
 
@@ -19,10 +21,11 @@ def run(argv: list[str]) -> int:
     """Parse, build, run in QEMU, print; every answer is compared with the reference."""
     args = _parser().parse_args(argv)
     model = integer.load(args.model)
+    sequences = _sequences(model, args.sequences, args.data_dir)
     from qs5.cli.bench_mcu import cost_table, table_text
 
     with tempfile.TemporaryDirectory() as folder:
-        rows = cost_table(model, _sequences(model, args.sequences), folder=Path(folder), cores=args.cores)
+        rows = cost_table(model, sequences, folder=Path(folder), cores=args.cores)
     print(table_text(rows))
     print(f"every logit of {args.sequences} sequences equals the reference's on every core")
     if args.out is not None:
@@ -55,20 +58,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", choices=("mcu",))
     parser.add_argument("model", help="a .qs5 file, a folder that holds model.qs5, or a zoo model")
     parser.add_argument("--sequences", type=int, default=1, help="how many sequences to run and compare")
+    parser.add_argument("--data-dir", help="where the task's recordings are, for fsdd (else $QS5_DATA)")
     parser.add_argument("--cores", nargs="+", choices=tuple(CORES), default=tuple(CORES))
     parser.add_argument("--out", type=Path, help="write the table as Markdown, too")
     return parser
 
 
-def _sequences(model: IntegerModel, count: int) -> list[np.ndarray]:
-    """Test images for an sMNIST model, else noise of 128 steps over the range of the raw samples."""
-    if model.description.task == "smnist":
-        from qs5 import tasks
-
-        return list(tasks.load("smnist", parts="embedded").test.x[:count].astype(np.int64))
+def _sequences(model: IntegerModel, count: int, data_dir: str | None) -> list[np.ndarray]:
+    """Test sequences of a model of `smnist` or `fsdd`, else noise of 128 steps over the range of the raw samples."""
+    if model.description.task in TEST_DATA:
+        test = TEST_DATA[model.description.task](data_dir)
+        lengths = [test.x.shape[1]] * len(test) if test.lengths is None else test.lengths
+        return [x[:n].astype(np.int64) for x, n in zip(test.x[:count], lengths[:count], strict=True)]
     channels = 1 if model.input.source == "token" else model.input.out.channels
     low, high = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}.get(
         model.input.source, (model.input.out.low, model.input.out.high)
     )
     rng = np.random.default_rng(0)
     return [rng.integers(low, high + 1, (128, channels)) for _ in range(count)]
+
+
+TEST_DATA: dict[str, Callable[[str | None], Split]] = {
+    "smnist": lambda _: tasks.load("smnist", parts="embedded").test,
+    "fsdd": lambda data_dir: tasks.load("fsdd", data_dir=data_dir).test,
+}
+"""By task: the test split, as its integer models read it."""

@@ -25,7 +25,7 @@ class Arguments:
     """ptq: calibrate only. qaft: fine-tune. qat: train from scratch with the run's recipe."""
     spec: str = "W8A8Abar16"
     """A preset (`qs5 list`), or a=16,b=8,c=8,d=8,dense=8,ssm_act=8,act=8,state=16,residual=16; a preset may be
-    followed by changes: W8A8,schedule=parallel,range_rule=aqt."""
+    followed by changes, of sites too: W8A8,schedule=parallel,range_rule=aqt; W8A8,input=16,layers.0.*.weight=4."""
     out: Path | None = None
     """Folder of the quantized run (default: RUN-METHOD-SPEC under runs/)."""
     data_dir: str | None = None

@@ -151,7 +151,8 @@ class QuantSpec:
         """Every width, for tables: no name hides one."""
         shown = _COMPONENTS if self.schedule == "sequential" else _COMPONENTS[:7]
         form = {"a": f"a{_show(self.a)}+{_show(self.a)}-polar"} if self.form == "polar" else {}
-        return " ".join(form.get(field, f"{field}{_show(getattr(self, field))}") for field in shown)
+        components = [form.get(field, f"{field}{_show(getattr(self, field))}") for field in shown]
+        return " ".join([*components, *(f"{pattern}={_show(bits)}" for pattern, bits in self.overrides)])
 
 
 _COMPONENTS = ("a", "b", "c", "d", "dense", "ssm_act", "act", "state", "residual")
@@ -192,7 +193,8 @@ PAPER_TABLE = ("W8A8", "W4A8SSM8", "W4A8Abar8", "W4A8", "W2A8SSM8", "W2A8Abar8",
 def spec_of(text: str, **changes: object) -> QuantSpec:
     """A spec from a preset's name, or from `a=8,b=4,dense=float,...` (fields not named: as in W8A8Abar16).
 
-    A preset may be followed by changes: `W8A8,state=8,observer=minmax`. Raises UserError.
+    A preset may be followed by changes: `W8A8,state=8,observer=minmax`. A change may also name sites, by a pattern
+    with a dot or a star in it or as `input`: `W8A8,input=16,layers.0.*.weight=4`. Raises UserError.
     """
     head, *rest = [part.strip() for part in text.split(",") if part.strip()] or [""]
     if "=" in head:
@@ -203,8 +205,22 @@ def spec_of(text: str, **changes: object) -> QuantSpec:
         )
     fields: dict[str, Any] = dict(PRESETS[head or "W8A8Abar16"])
     fields["name"] = text if rest else head
-    fields.update(_parse_field(part, text) for part in rest)
+    sites = [part for part in rest if _names_sites(part)]
+    fields["overrides"] = tuple(_parse_rule(part, text) for part in sites)
+    fields.update(_parse_field(part, text) for part in rest if part not in sites)
     return QuantSpec(**{**fields, **changes})
+
+
+def _names_sites(part: str) -> bool:
+    key = part.partition("=")[0].strip()
+    return key == "input" or "." in key or "*" in key
+
+
+def _parse_rule(part: str, text: str) -> tuple[str, Bits]:
+    pattern, equals, value = (piece.strip() for piece in part.partition("="))
+    if not equals:
+        raise UserError(f"spec {text!r}: expected bits for the sites {pattern!r}, as in {pattern}=8")
+    return pattern, _parse_bits(value, text)
 
 
 def _parse_field(part: str, text: str) -> tuple[str, Any]:

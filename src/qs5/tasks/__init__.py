@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from qs5.tasks.custom import load_custom
 from qs5.tasks.digits import load_digits
 from qs5.tasks.errors import DataError
+from qs5.tasks.fsdd import load_fsdd
 from qs5.tasks.listops import load_listops
 from qs5.tasks.mackey_glass import load_mackey_glass
 from qs5.tasks.pathfinder import load_pathfinder, load_pathx
@@ -29,6 +30,7 @@ _LOADERS: dict[str, Callable[..., Task]] = {
     "pathfinder": load_pathfinder,
     "pathx": load_pathx,
     "mackey_glass": load_mackey_glass,
+    "fsdd": load_fsdd,
     "custom": load_custom,
 }
 

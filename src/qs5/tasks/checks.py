@@ -19,7 +19,7 @@ class Published:
     labels: tuple[int, ...] | None = None
 
 
-# MNIST, CIFAR-10 and IMDB: their authors. The rest: the appendix of "Simplified State Space Layers for Sequence
+# MNIST, CIFAR-10, IMDB and FSDD: their authors. The rest: the appendix of "Simplified State Space Layers for Sequence
 # Modeling" (Smith et al., 2023), which does not give the counts of labels.
 PUBLISHED = {
     "smnist": Published(
@@ -33,6 +33,7 @@ PUBLISHED = {
     "retrieval": Published(sizes=(147_086, 18_090, 17_437)),
     "pathfinder": Published(sizes=(160_000, 20_000, 20_000)),
     "pathx": Published(sizes=(160_000, 20_000, 20_000)),
+    "fsdd": Published(sizes=(2_400, 300, 300), labels=(300,) * 10),
 }
 """By the name of a task, which says where its data comes from: data that we make has another name."""
 
