@@ -51,14 +51,14 @@ def run(argv: list[str]) -> int:
     if info.spec is not None:
         raise UserError(f"{name}: expected a float run, got one quantized to {info.spec['name']}")
     model = with_operators(model, gelu=args.gelu, gate=args.gate)
-    label = args.spec.replace(",", "-").replace("=", "")
+    label = spec.name.replace(",", "-").replace("=", "")
     out = args.out or Path("runs") / f"{Path(name).name}-{args.method}-{label}"
     if args.method == "ptq":
         task = common.load_for_judging(info.recipe, args.data_dir, "test")
         methods.ptq(model, task, spec, parent=info, name=name, out=out)
     else:
         _train(model, info, spec, common.load_task(info.recipe, args.data_dir), args, name=name, out=out)
-    common.console.print(f"{spec.name}: {spec.widths()}; the quantized run is in {out}", soft_wrap=True)
+    common.console.print(f"{spec.name}: {spec.widths(model.config)}; the quantized run is in {out}", soft_wrap=True)
     return 0
 
 

@@ -263,7 +263,7 @@ def _scale(task: Task, info: run.RunInfo) -> dict[str, Any]:
     m = info.recipe.model
     return {
         "spec": "float" if info.spec is None else info.spec["name"],
-        "widths": "float" if info.spec is None else from_json(info.spec).widths(),
+        "widths": "float" if info.spec is None else from_json(info.spec).widths(m),
         "range_rule": None if info.spec is None else info.spec["range_rule"],
         "parent": info.parent,
         "epochs": info.recipe.train.epochs,
