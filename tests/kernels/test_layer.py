@@ -136,7 +136,9 @@ def _nudged(model: S5Model, *, seed: int) -> S5Model:
         value = np.asarray(leaf)
         if value.dtype != np.float32:
             return leaf
-        return jnp.asarray((value * (1.0 + rng.uniform(-1.0, 1.0, value.shape) * 2.0**-24)).astype(np.float32))
+        return jnp.asarray(
+            (value * (1.0 + rng.uniform(-1.0, 1.0, value.shape) * 2.0**-24)).astype(np.float32)
+        )
 
     return jax.tree.map(nudged, model)
 

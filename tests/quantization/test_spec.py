@@ -112,7 +112,9 @@ def test_widths_list_what_rules_change() -> None:
     "spec",
     [
         *(spec_of(name) for name in PRESETS),
-        spec_of("W8A8,schedule=parallel,range_rule=aqt,quantized_backward=true,quantized_norm=false,act=float"),
+        spec_of(
+            "W8A8,schedule=parallel,range_rule=aqt,quantized_backward=true,quantized_norm=false,act=float"
+        ),
         spec_of("W4A8,exact=true"),
         spec_of("W4A8,form=polar,observer=minmax,layers.*.gate.weight=2,layers.1.ssm.y.C=float"),
         spec_of("W4A8,layers.1.*=float,input=7,pool=12"),

@@ -1,7 +1,7 @@
 """A search over a small integer model that costs nothing to make: no JAX, no training, no compilation.
 
-`QuickWorkshop.lowered` rounds one set of random weights to the widths of a choice. What lowering really gives is tested in
-test_workshop.py.
+`QuickWorkshop.lowered` rounds one set of random weights to the widths of a choice. What lowering really gives is tested
+in test_workshop.py.
 """
 
 import dataclasses
@@ -47,7 +47,10 @@ def _scale(n: int, bits: int) -> dict[str, np.ndarray]:
 def _eigenvalues(form: str, bits: int) -> dict[str, Any]:
     """The part of a recurrence that depends on the form."""
     if form == "linear":
-        parts = {k: np.rint(v * (2 ** (bits - 1) - 1)) for k, v in (("re", EIGENVALUES.real), ("im", EIGENVALUES.imag))}
+        parts = {
+            k: np.rint(v * (2 ** (bits - 1) - 1))
+            for k, v in (("re", np.real(EIGENVALUES)), ("im", np.imag(EIGENVALUES)))
+        }
         return {"bits": bits, "M": 1, "shift": bits - 1, **{k: array(v, "int16") for k, v in parts.items()}}
     codes = _encoded(bits)
     low = 2 ** (bits - 1)
@@ -110,7 +113,10 @@ class QuickWorkshop(Workshop):
             affine("encoder", signal(f"{L}.norm", H, norm), M=64, shift=6),
             matrix(f"{L}.ssm.Bu", f"{L}.norm", 2 * M, wide),
             o.Recurrence(**recurrence) if form == "linear" else o.PolarRecurrence(**recurrence),
-            o.Shift(out=signal(f"{L}.ssm.state_out", 2 * M, read), x=f"{L}.ssm.state", modes=M, shift=array([2] * M, "int8")),
+            o.Shift(
+                out=signal(f"{L}.ssm.state_out", 2 * M, read), x=f"{L}.ssm.state", modes=M,
+                shift=array([2] * M, "int8"),
+            ),
             output(
                 f"{L}.ssm.state_out", f"{L}.norm", signal(f"{L}.ssm.y", H, y), _codes(weight[C], bits[C]),
                 bits=bits[C], **_scale(H, bits[C]),
@@ -169,12 +175,12 @@ def make_search(workshop: QuickWorkshop, tmp_path: Path) -> MakeSearch:
         noise = np.random.default_rng(0).normal(size=codes.shape) * 0.01
         return Sample(split=split, outputs=real_outputs(wide, codes) + noise)
 
-    def make(*, folder: Path = tmp_path / "search", **changes: object) -> Search:
+    def make(*, folder: Path = tmp_path / "search", **changes: Any) -> Search:
         task = workshop.task
-        fixed: dict[str, object] = {"calibration_examples": 26, "validation_examples": 10, **changes}
+        fixed: dict[str, Any] = {"calibration_examples": 26, "validation_examples": 10, **changes}
         search = _Quick(
             model=workshop.model, task=task, labels=workshop.labels, name="small", folder=folder, **fixed
-        )  # type: ignore[arg-type]
+        )
         search.__dict__.update(calibration=sample(task.train), validation=sample(task.validation))
         workshop.lowerings.clear()
         return search

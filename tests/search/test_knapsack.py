@@ -22,9 +22,7 @@ def _items(seed: int, *, step: int = 1) -> list[list[Option]]:
 def _brute(items: list[list[Option]], budget: int) -> float | None:
     """The least damage of all combinations within the budget."""
     within = [
-        sum(o.damage for o in row)
-        for row in itertools.product(*items)
-        if sum(o.cost for o in row) <= budget
+        sum(o.damage for o in row) for row in itertools.product(*items) if sum(o.cost for o in row) <= budget
     ]
     return min(within, default=None)
 

@@ -64,7 +64,9 @@ def test_the_winner_is_within_its_budget_and_the_best_that_was_judged(
 ) -> None:
     search = make_search()
     costs = CostModel(workshop=search.workshop, kind=kind)  # type: ignore[arg-type]
-    whole = costs.estimate(reference(search.workshop.config, "polar", groups_of(search.workshop.config, kind)))
+    whole = costs.estimate(
+        reference(search.workshop.config, "polar", groups_of(search.workshop.config, kind))
+    )
     for share in (0.99, 0.9):
         budget = int(share * whole)
         best = search.run(parse_budget(f"{kind}={budget}"))

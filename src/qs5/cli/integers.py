@@ -14,6 +14,7 @@ from qs5.integer.whole import (
     real_outputs as real_outputs,
 )
 
+
 def is_integer_model(name: str) -> bool:
     """Whether a name means an integer model: a .qs5 file, or a zoo entry that holds one and no run."""
     from qs5 import zoo

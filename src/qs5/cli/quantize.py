@@ -58,7 +58,9 @@ def run(argv: list[str]) -> int:
         methods.ptq(model, task, spec, parent=info, name=name, out=out)
     else:
         _train(model, info, spec, common.load_task(info.recipe, args.data_dir), args, name=name, out=out)
-    common.console.print(f"{spec.name}: {spec.widths(model.config)}; the quantized run is in {out}", soft_wrap=True)
+    common.console.print(
+        f"{spec.name}: {spec.widths(model.config)}; the quantized run is in {out}", soft_wrap=True
+    )
     return 0
 
 

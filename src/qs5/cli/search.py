@@ -26,8 +26,8 @@ HEADER = ("spec", "bytes", "M bit operations", "divergence", "metric", "on the f
 class Arguments:
     """Choose the bits of every site of a float run within a budget, after post-training quantization.
 
-    The folder gets a spec and an integer model for each budget, all points as CSV and JSON, and a figure. The same command
-    again goes on where it was; other budgets in the same folder use what is measured already.
+    The folder gets a spec and an integer model for each budget, all points as CSV and JSON, and a figure. The same
+    command again goes on where it was; other budgets in the same folder use what is measured already.
     """
 
     budget: str
@@ -167,6 +167,4 @@ def _figure(search: Search, budget: Budget, points: list[pareto.Point]) -> list[
     except UserError as error:  # no matplotlib: the numbers are there all the same
         search.note(f"no figure: {error}")
         return []
-    return list(
-        save_figure(search.folder, f"pareto-{kind}", figure, pareto.HEADER, pareto.rows_of(points))
-    )
+    return list(save_figure(search.folder, f"pareto-{kind}", figure, pareto.HEADER, pareto.rows_of(points)))

@@ -7,7 +7,6 @@ from qs5.integer import ops as o
 from qs5.integer.model import IntegerModel
 from qs5.integer.packing import packed_size
 
-
 DIRECT_BITS = 8
 """Of D as a device has it: one byte a channel, whatever its codes fill."""
 

@@ -29,7 +29,9 @@ def raw_of(model: IntegerModel, x: np.ndarray) -> np.ndarray:
         return np.clip(codes, model.input.out.low, model.input.out.high).astype(np.int64)
     whole = x.astype(np.int64)
     if not np.array_equal(whole, x):
-        raise IntegerModelError(f"expected whole numbers ({source}), got others such as {x[whole != x].flat[0]}")
+        raise IntegerModelError(
+            f"expected whole numbers ({source}), got others such as {x[whole != x].flat[0]}"
+        )
     return whole
 
 

@@ -219,7 +219,8 @@ def spec_of(text: str, **changes: object) -> QuantSpec:
         start, name = QuantSpec(**_preset(head)), text if rest else head
     else:
         raise UserError(
-            f"unknown spec {head!r}: expected {', '.join(PRESETS)}, a file ending in .toml, or a=8,b=8,c=8,d=8,dense=8,..."
+            f"unknown spec {head!r}: expected {', '.join(PRESETS)}, a file ending in .toml, or "
+            "a=8,b=8,c=8,d=8,dense=8,..."
         )
     return changed(start, [_pair(part, text) for part in rest], source=f"spec {text!r}", name=name, **changes)
 

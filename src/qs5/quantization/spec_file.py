@@ -44,7 +44,9 @@ def read_spec(path: Path) -> QuantSpec:
 
 def _spec(table: dict[str, Any], path: Path) -> QuantSpec:
     if table.pop("format", None) != FORMAT:
-        raise UserError(f'{path}: expected format = "{FORMAT}"; it is no spec, or one of another version of qs5')
+        raise UserError(
+            f'{path}: expected format = "{FORMAT}"; it is no spec, or one of another version of qs5'
+        )
     name, sites = table.pop("name", path.stem), table.pop("sites", {})
     if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 200:
         raise UserError(f"{path}: expected a name of 1 to 200 characters, got {name!r}")

@@ -44,5 +44,7 @@ def parse_budget(text: str) -> Budget:
     if kind not in get_args(BudgetKind) or not 0 < value < 1e15:
         raise UserError(f"expected {EXPECTED}, got {text!r}")
     if kind == "drop" and (unit or value >= 100):
-        raise UserError(f"expected a drop of less than 100 points of accuracy, such as drop=0.5, got {text!r}")
+        raise UserError(
+            f"expected a drop of less than 100 points of accuracy, such as drop=0.5, got {text!r}"
+        )
     return Budget(kind, value)  # type: ignore[arg-type]

@@ -43,13 +43,17 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     path = folder / "search.json"
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder}: expected an empty folder or one of a search, got other files; take another --out")
+            raise UserError(
+                f"{folder}: expected an empty folder or one of a search, got other files; take another --out"
+            )
         write_beside(path, (json.dumps(identity, indent=1) + "\n").encode())
         return
     try:
         found = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: expected the settings of a search, got {error}; take another --out") from error
+        raise UserError(
+            f"{path}: expected the settings of a search, got {error}; take another --out"
+        ) from error
     differing = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
     if differing:
         raise UserError(

@@ -2,9 +2,9 @@
 
     minimise sum_i damage_i(o_i)   subject to   sum_i cost_i(o_i) <= budget
 
-Solved by dynamic programming over the cost that is left; exact where the costs, divided by their common divisor, span at
-most `CELLS`, else with costs rounded up, so that the budget holds in any case. Source: Kellerer, Pferschy, Pisinger,
-"Knapsack Problems", 2004, chapter 11.
+Solved by dynamic programming over the cost that is left; exact where the costs, divided by their common divisor, span
+at most `CELLS`, else with costs rounded up, so that the budget holds in any case. Source: Kellerer, Pferschy,
+Pisinger, "Knapsack Problems", 2004, chapter 11.
 """
 
 import math

@@ -102,5 +102,3 @@ def _valid(sample: Sample) -> np.ndarray:
     steps = np.arange(sample.outputs.shape[1])
     lengths = sample.split.lengths
     return np.ones(sample.outputs.shape[:2], bool) if lengths is None else steps < lengths[:, None]
-
-

@@ -1,8 +1,8 @@
 """Refinement of a choice: the same knapsack again, with damages measured around the choice itself.
 
-A round measures the divergence of the choice with each weight site one width wider and one narrower, all others as they
-are, and takes the best combination of such steps within the budget. The damages add up for small steps only, so the result
-is measured; where it is no better, the best pairs of one step up and one down are tried instead.
+A round measures the divergence of the choice with each weight site one width wider and one narrower, all others as
+they are, and takes the best combination of such steps within the budget. The damages add up for small steps only, so
+the result is measured; where it is no better, the most promising single steps and pairs of steps are tried.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,8 @@ def refined(
         if better is None:
             note(f"refinement {number}: no step is better")
             break
-        note(
-            f"refinement {number}: divergence {divergence(path[-1]):.5f} -> {divergence(better):.5f} on calibration data"
-        )
+        before, after = divergence(path[-1]), divergence(better)
+        note(f"refinement {number}: divergence {before:.5f} -> {after:.5f} on calibration data")
         path.append(better)
     return path
 

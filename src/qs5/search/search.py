@@ -1,7 +1,7 @@
 """The search: sensitivity, the best choice of the additive model, refinement, judgement of the best for real.
 
 calibration   a draw of training sequences: grids, sensitivities and refinement look at these alone
-validation    candidates are lowered as `qs5 lower` does and judged here, in the integer engine; the winner is chosen here
+validation    candidates are lowered as `qs5 lower` does and judged here, in the integer engine; so is the winner
 test          never
 """
 
@@ -25,7 +25,7 @@ from qs5.lowering.lower import Labels
 from qs5.model.network import S5Model
 from qs5.quantization.spec import QuantSpec, text_of
 from qs5.search.budget import Budget
-from qs5.search.costs import CostKind, CostModel, cost_of
+from qs5.search.costs import CostKind, CostModel
 from qs5.search.journal import Journal, claim
 from qs5.search.measure import Sample, measure, sample_of
 from qs5.search.refine import refined
@@ -49,8 +49,8 @@ BISECTIONS = 4
 class Candidate:
     """A choice that was lowered and judged on validation sequences.
 
-    estimate: of the cost model, in the unit of the search. divergence, metric: see `measure`. float_metric: of the float
-    model on the same sequences. text: the spec, see `text_of`.
+    text: the spec, see `text_of`. ops: bit operations a step. divergence, metric: see `measure`, of n sequences.
+    float_metric: of the float model on the same ones.
     """
 
     choice: Choice
@@ -115,7 +115,7 @@ class Search:
     @functools.cached_property
     def workshop(self) -> Workshop:
         """Where models are made."""
-        return Workshop(self.model, self.task, self.labels, self.draw)
+        return Workshop(self.model, self.task, self.labels, self.draw, cache=self.folder / "models")
 
     @functools.cached_property
     def calibration(self) -> Sample:
@@ -206,15 +206,17 @@ class Search:
         self.note("sensitivity of every site, on calibration data")
         found = self.sensitivity(budget.cost)
         self._check_reachable(budget, found, costs)
-        self.note(f"best choices of the additive model, judged on {self.validation_examples} validation sequences")
+        self.note(
+            f"best choices of the additive model, judged on {self.validation_examples} validation sequences"
+        )
         front = [self.candidate(choice) for choice in self._front(found, costs)]
         limit = budget.value if budget.kind != "drop" else self._limit_for_drop(budget, found, costs, front)
         start = self._start(found, costs, int(limit))
         path = refined(
             start,
-            int(limit) - self._text_bytes(start, costs),
+            int(limit) - (self._size(start, costs) - costs.estimate(start)),
             costs=costs,
-            divergence=self.trial,
+            divergence=lambda choice: self._weights_trial(choice, costs),
             note=self.note,
         )
         judged = [*front, *(self.candidate(choice) for choice in path)]
@@ -253,36 +255,44 @@ class Search:
 
     def _front(self, found: Sensitivity, costs: CostModel) -> list[Choice]:
         """Best choices of the additive model over the range of costs, the cheapest first, the reference last."""
-        starts = [reference(self.workshop.config, f, groups_of(self.workshop.config, costs.kind)) for f in found.base]
+        starts = [
+            reference(self.workshop.config, f, groups_of(self.workshop.config, costs.kind))
+            for f in found.base
+        ]
         most = max(costs.estimate(c) for c in starts)
         least = min(costs.estimate(c) for c in self._cheapest(found, costs))
         limits = np.geomspace(1.1 * least, most, FRONT)
         choices = [best_choice(found, costs, int(limit)) for limit in limits]
         return list(dict.fromkeys(c for c in choices if c is not None))
 
-    def _text_bytes(self, choice: Choice, costs: CostModel) -> int:
-        """By how much a file is larger than its estimate: the text that describes the model, with some slack."""
+    def _size(self, choice: Choice, costs: CostModel) -> int:
+        """The cost with the text that describes the model, and some slack for it."""
         if costs.kind != "bytes":
-            return 0
-        real = cost_of(self.workshop.assembled(choice, name=self.spec(choice).name), costs.kind)
-        return max(0, real - costs.estimate(choice)) + TEXT_SLACK
+            return costs.estimate(choice)
+        start = reference(self.workshop.config, choice.form, groups_of(self.workshop.config, costs.kind))
+        text, plain = (len(self.spec(c).widths(self.workshop.config)) for c in (choice, start))
+        return costs.estimate(choice) + text - plain + TEXT_SLACK
 
     def _within(self, found: Sensitivity, costs: CostModel, limit: int) -> Choice | None:
-        """The best choice of the additive model whose real cost is within the limit."""
+        """The best choice of the additive model that keeps to the limit with its text."""
         room = limit
         while (choice := best_choice(found, costs, room)) is not None:
-            real = cost_of(self.workshop.assembled(choice, name=self.spec(choice).name), costs.kind)
-            if real <= limit:
+            if (size := self._size(choice, costs)) <= limit:
                 return choice
-            room -= real - limit
+            room -= size - limit
         return None
+
+    def _weights_trial(self, choice: Choice, costs: CostModel) -> float:
+        """Divergence with the activations of the reference: theirs is not what refinement changes."""
+        start = reference(self.workshop.config, choice.form, groups_of(self.workshop.config, costs.kind))
+        return self.trial(dataclasses.replace(choice, groups=start.groups))
 
     def _start(self, found: Sensitivity, costs: CostModel, limit: int) -> Choice:
         """Where refinement starts: the additive model's best, or a uniform width, whichever is nearer to the float."""
         best = self._within(found, costs, limit)
         assert best is not None
-        uniform = [c for c in self._uniform(best) if costs.estimate(c) + self._text_bytes(c, costs) <= limit]
-        return min([best, *uniform], key=self.trial)
+        uniform = [c for c in self._uniform(best) if self._size(c, costs) <= limit]
+        return min([best, *uniform], key=lambda c: self._weights_trial(c, costs))
 
     def _uniform(self, choice: Choice) -> Iterator[Choice]:
         """One width for B, C and dense weights, Lambda-bar at its widest."""

@@ -105,7 +105,9 @@ def _starts(config: ModelConfig, kind: CostKind) -> Iterator[Choice]:
             yield dataclasses.replace(start, groups=tuple(zip(names, widths, strict=True)))
 
 
-def _best_weights(start: Choice, found: Sensitivity, costs: CostModel, budget: int, *, cells: int) -> Choice | None:
+def _best_weights(
+    start: Choice, found: Sensitivity, costs: CostModel, budget: int, *, cells: int
+) -> Choice | None:
     sites = {s.name: widths_of(s, start.form) for s in weight_sites(costs.workshop.config)}
     items = [
         [Option(costs.site(start, site, b), found.increase[start.form, site, b]) for b in widths]

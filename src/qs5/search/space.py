@@ -10,7 +10,10 @@ from qs5.model.sites import Site, sites_of
 from qs5.quantization.spec import COMPONENT_OF_ROLE, Form, QuantSpec
 
 WEIGHT_WIDTHS = (8, 6, 5, 4, 3, 2, 1)
-EIGENVALUE_WIDTHS: dict[Form, tuple[int, ...]] = {"polar": (8, 6, 5, 4, 3, 2), "linear": (16, 12, 10, 8, 6, 4)}
+EIGENVALUE_WIDTHS: dict[Form, tuple[int, ...]] = {
+    "polar": (8, 6, 5, 4, 3, 2),
+    "linear": (16, 12, 10, 8, 6, 4),
+}
 """Widest first: the first ones are those of the reference, which is nearest to the float model."""
 ACTIVATION_WIDTHS = (8, 7, 6, 5, 4)
 STATE_WIDTHS = (16, 12, 8)
@@ -44,8 +47,8 @@ GROUPS = (
 GROUPS_OF_COST = {"bytes": ("y", "gate"), "ops": ("norm", "state_out", "gelu", "state")}
 """Which groups a cost depends on: tables have an entry a code of y and of the gate; the others are operands."""
 FORMS_OF_COST: dict[str, tuple[Form, ...]] = {"bytes": ("polar",), "ops": ("polar", "linear")}
-"""In a file linear codes of Lambda-bar take 16 bits whatever their width (SPEC.md 4.6), so that polar ones, 2 to 8 bits,
-are smaller and as good: for bytes linear has nothing to win. As operands polar codes are 16 bits wide, linear ones less."""
+"""In a file linear codes of Lambda-bar take 16 bits whatever their width (SPEC 4.6): polar ones of 8 bits are smaller
+and as good, so that for bytes linear has nothing to win. As operands polar codes are 16 bits wide, linear ones less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,8 @@ def spec_of_choice(choice: Choice, config: ModelConfig, *, name: str) -> QuantSp
         sites = [s.name for s in weight_sites(config) if COMPONENT_OF_ROLE[s.role] == component]
         widths[component] = Counter(given[s] for s in sites).most_common(1)[0][0]
         rules += [(s, given[s]) for s in sites if given[s] != widths[component]]
-    return QuantSpec(name=name, form=choice.form, **widths, overrides=(*rules, *_group_rules(choice, config)))
+    start = QuantSpec(name=name, form=choice.form, a=widths.pop("a"))
+    return start.replace(**widths, overrides=(*rules, *_group_rules(choice, config)))
 
 
 def _group_rules(choice: Choice, config: ModelConfig) -> list[tuple[str, int | None]]:

@@ -59,7 +59,11 @@ def draw(points: Sequence[Point], *, cost: str, metric: str, level: float | None
         for p in mine:
             if p.label:
                 left.annotate(
-                    p.label, (_cost(p, cost), _divergence(p)), fontsize=6, xytext=(3, 3), textcoords="offset points"
+                    p.label,
+                    (_cost(p, cost), _divergence(p)),
+                    fontsize=6,
+                    xytext=(3, 3),
+                    textcoords="offset points",
                 )
     left.set_yscale("log")
     left.set_ylabel("divergence from the float model")
