@@ -88,15 +88,13 @@ def _done(name: str) -> bool:
 def _uniform(search: "Search", text: str) -> "IntegerModel":
     """Quantized and lowered as the command line does, with the search's calibration images."""
     from qs5.lowering.lower import lower
-    from qs5.quantization.build import plan_of, prepared
+    from qs5.quantization.build import plan_of
     from qs5.quantization.spec import spec_of
-    from qs5.training import methods
 
-    spec = spec_of(text)
-    model = prepared(search.model, spec)
-    plan = plan_of(model, methods.calibration_stats(model, search.task, draw=search.draw), spec)
-    preprocessing = search.workshop.preprocessing
-    return lower(model, spec=spec, plan=plan, preprocessing=preprocessing, labels=search.labels)
+    spec, workshop = spec_of(text), search.workshop
+    model = workshop.prepared(spec.form)
+    plan = plan_of(model, workshop.stats(spec.form), spec)
+    return lower(model, spec=spec, plan=plan, preprocessing=workshop.preprocessing, labels=search.labels)
 
 
 def _append(

@@ -14,6 +14,7 @@ from qs5.errors import UserError
 from qs5.integer.cost import bit_operations
 from qs5.integer.file import to_bytes
 from qs5.quantization.spec import spec_of, text_of
+from qs5.search import space
 from qs5.search.budget import parse_budget
 from qs5.search.costs import CostModel
 from qs5.search.refine import refined
@@ -60,14 +61,15 @@ def test_the_cost_model_is_the_real_cost(workshop: QuickWorkshop) -> None:
 
 @pytest.mark.parametrize("kind", ["bytes", "ops"])
 def test_the_winner_is_within_its_budget_and_the_best_that_was_judged(
-    make_search: MakeSearch, kind: str
+    make_search: MakeSearch, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(space.GROUPS_OF_COST, "ops", ("norm", "gelu"))  # all four take five times as long
     search = make_search()
     costs = CostModel(workshop=search.workshop, kind=kind)  # type: ignore[arg-type]
     whole = costs.estimate(
         reference(search.workshop.config, "polar", groups_of(search.workshop.config, kind))
     )
-    for share in (0.99, 0.9):
+    for share in (0.99, 0.9) if kind == "bytes" else (0.9,):
         budget = int(share * whole)
         best = search.run(parse_budget(f"{kind}={budget}"))
         model = search.lowered(best.choice)

@@ -24,8 +24,9 @@ class Arguments:
     method: Literal["ptq", "qaft", "qat"] = "ptq"
     """ptq: calibrate only. qaft: fine-tune. qat: train from scratch with the run's recipe."""
     spec: str = "W8A8Abar16"
-    """A preset (`qs5 list`), or a=16,b=8,c=8,d=8,dense=8,ssm_act=8,act=8,state=16,residual=16; a preset may be
-    followed by changes: W8A8,schedule=parallel,range_rule=aqt."""
+    """A preset (`qs5 list`), a file ending in .toml (`qs5 search` writes one), or a=16,b=8,c=8,d=8,dense=8,ssm_act=8,
+    act=8,state=16,residual=16. A preset or file may be followed by changes and by rules for single sites (`qs5 inspect`
+    lists them): W8A8,schedule=parallel,range_rule=aqt or W4A8,layers.0.ssm.y.C=6."""
     out: Path | None = None
     """Folder of the quantized run (default: RUN-METHOD-SPEC under runs/)."""
     data_dir: str | None = None

@@ -198,12 +198,12 @@ class Search:
 
     def sensitivity(self, kind: CostKind) -> Sensitivity:
         """Of all sites and groups."""
-        return sensitivity(self.workshop.config, kind, self.trial)
+        return sensitivity(self.workshop.config, kind, self.trial, self.note)
 
     def run(self, budget: Budget) -> Candidate:
         """The best candidate within a budget. Raises UserError where the smallest model is too large."""
         costs = self.costs(budget.cost)
-        self.note("sensitivity of every site, on calibration data")
+        self.note("sensitivity: what divergence grows by on calibration data, with one site narrower")
         found = self.sensitivity(budget.cost)
         self._check_reachable(budget, found, costs)
         self.note(

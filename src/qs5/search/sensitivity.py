@@ -55,16 +55,20 @@ def points_of(config: ModelConfig, kind: CostKind) -> Iterator[tuple[str, int, C
                 yield group.name, bits, narrowed(start, group.name, bits)
 
 
-def sensitivity(config: ModelConfig, kind: CostKind, divergence: Divergence) -> Sensitivity:
-    """Measure every point once."""
+def sensitivity(
+    config: ModelConfig, kind: CostKind, divergence: Divergence, note: Callable[[str], None] = lambda _: None
+) -> Sensitivity:
+    """Measure every point once. note: takes a line for every site."""
     base: dict[Form, float] = {}
     measured: dict[tuple[Form, str, int], float] = {}
-    for name, bits, choice in points_of(config, kind):
-        value = divergence(choice)
+    for (name, form), points in itertools.groupby(points_of(config, kind), key=lambda p: (p[0], p[2].form)):
+        found = {bits: divergence(choice) for _, bits, choice in points}
         if not name:
-            base[choice.form] = value
-        else:
-            measured[choice.form, name, bits] = max(0.0, value - base[choice.form])
+            base[form] = found[0]
+            note(f"every width at its widest, {form}: divergence {base[form]:.5f}")
+            continue
+        measured |= {(form, name, bits): max(0.0, value - base[form]) for bits, value in found.items()}
+        note(f"{name}: " + ", ".join(f"{b} bits +{measured[form, name, b]:.5f}" for b in found))
     increase = {}
     for form in FORMS_OF_COST[kind]:
         for name, widths in _named_widths(config, kind, form):

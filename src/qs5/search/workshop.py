@@ -65,7 +65,7 @@ class Workshop:
         """The integer model of a choice after post-training quantization."""
         spec = self.spec(choice, name=name)
         return lower(
-            self._prepared(choice.form),
+            self.prepared(choice.form),
             spec=spec,
             plan=self._plan(spec),
             preprocessing=self.preprocessing,
@@ -117,12 +117,14 @@ class Workshop:
         return load(path)
 
     @functools.cache  # noqa: B019
-    def _prepared(self, form: Form) -> S5Model:
+    def prepared(self, form: Form) -> S5Model:
+        """The float model as codes of a form want it."""
         return prepared(self.model, QuantSpec(form=form, a=8))
 
     @functools.cache  # noqa: B019
-    def _stats(self, form: Form) -> CalibrationStats:
-        return methods.calibration_stats(self._prepared(form), self.task, draw=self.draw)
+    def stats(self, form: Form) -> CalibrationStats:
+        """Ranges over the calibration examples, those of `ptq`."""
+        return methods.calibration_stats(self.prepared(form), self.task, draw=self.draw)
 
     def _plan(self, spec: QuantSpec) -> GridPlan:
         """`plan_of`, without doing again what another spec has in common."""
@@ -145,11 +147,11 @@ class Workshop:
 
     @functools.cache  # noqa: B019
     def _grids(self, spec: QuantSpec) -> GridPlan:
-        return plan_grids(self._stats(spec.form), spec, self.config)
+        return plan_grids(self.stats(spec.form), spec, self.config)
 
     @functools.cache  # noqa: B019
     def _codes(self, bits: int) -> dict[str, PolarCodes]:
-        return dict(eigenvalue_codes(self._prepared("polar"), QuantSpec(form="polar", a=bits)))
+        return dict(eigenvalue_codes(self.prepared("polar"), QuantSpec(form="polar", a=bits)))
 
     @property
     def preprocessing(self) -> Preprocessing:
