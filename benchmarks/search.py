@@ -10,6 +10,7 @@ integer engine. Searches look at training and validation images alone. Every mod
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from qs5.cli.malloc import tune_malloc
 if TYPE_CHECKING:
     from qs5.integer.model import IntegerModel
     from qs5.reports.figures.pareto import Point
+    from qs5.search.measure import Sample
     from qs5.search.search import Search
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -101,16 +103,14 @@ def _append(
     search: "Search", name: str, series: str, model: "IntegerModel", seconds: float, text: str = ""
 ) -> None:
     """Judge on validation and, once, on test; write the record."""
-    import numpy as np
-
     from qs5.integer.cost import bit_operations
     from qs5.integer.file import to_bytes
-    from qs5.search.measure import measure, sample_of
+    from qs5.search.measure import measure
     from qs5.training import record
 
     task = search.task
     validation = measure(model, task, search.validation)
-    test = measure(model, task, sample_of(search.model, task, task.test, np.arange(len(task.test))))
+    test = measure(model, task, _test_images(search))
     result = record.RunRecord(
         task=task.name,
         data=task.identity,
@@ -143,6 +143,15 @@ def _append(
     print(
         f"{name}: {result.extra['bytes']} bytes, test {100 * test.metric:.2f} %, {seconds:.0f} s", flush=True
     )
+
+
+@functools.cache
+def _test_images(search: "Search") -> "Sample":
+    import numpy as np
+
+    from qs5.search.measure import sample_of
+
+    return sample_of(search.model, search.task, search.task.test, np.arange(len(search.task.test)))
 
 
 def _show() -> None:
