@@ -10,7 +10,6 @@ integer engine. Searches look at training and validation images alone. Every mod
 """
 
 import argparse
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from qs5.cli.malloc import tune_malloc
 if TYPE_CHECKING:
     from qs5.integer.model import IntegerModel
     from qs5.reports.figures.pareto import Point
-    from qs5.search.measure import Sample
     from qs5.search.search import Search
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -105,12 +103,14 @@ def _append(
     """Judge on validation and, once, on test; write the record."""
     from qs5.integer.cost import bit_operations
     from qs5.integer.file import to_bytes
-    from qs5.search.measure import measure
+    from qs5.integer.whole import all_logits, cross_entropy, raw_of, real_outputs
+    from qs5.search.measure import engine, measure
+    from qs5.tasks.metrics import score
     from qs5.training import record
 
     task = search.task
     validation = measure(model, task, search.validation)
-    test = measure(model, task, _test_images(search))
+    codes = all_logits(engine(model), raw_of(model, task.test.x), task.test.lengths)
     result = record.RunRecord(
         task=task.name,
         data=task.identity,
@@ -119,9 +119,9 @@ def _append(
         seed=0,
         split="test",
         metric=task.metric,
-        value=test.metric,
-        loss=test.divergence,
-        n=test.n,
+        value=score(task, task.test, codes),
+        loss=cross_entropy(real_outputs(model, codes), task.test.y),
+        n=len(task.test),
         selection="validation" if series == "searched" else "none",
         seconds=seconds,
         extra={
@@ -132,7 +132,6 @@ def _append(
             "widths": model.description.widths,
             "bytes": len(to_bytes(model)),
             "ops": bit_operations(model),
-            "loss_is": "divergence from the float model, nats",
             "validation": validation.metric,
             "validation_divergence": validation.divergence,
             "validation_n": validation.n,
@@ -141,17 +140,8 @@ def _append(
     )
     record.append(RECORDS, result)
     print(
-        f"{name}: {result.extra['bytes']} bytes, test {100 * test.metric:.2f} %, {seconds:.0f} s", flush=True
+        f"{name}: {result.extra['bytes']} bytes, test {100 * result.value:.2f} %, {seconds:.0f} s", flush=True
     )
-
-
-@functools.cache
-def _test_images(search: "Search") -> "Sample":
-    import numpy as np
-
-    from qs5.search.measure import sample_of
-
-    return sample_of(search.model, search.task, search.task.test, np.arange(len(search.task.test)))
 
 
 def _show() -> None:

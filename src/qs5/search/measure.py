@@ -56,7 +56,7 @@ class Measured:
 
 def measure(model: IntegerModel, task: Task, sample: Sample) -> Measured:
     """Run an integer model on a sample, in the native engine where it was built."""
-    codes = all_logits(_engine(model), raw_of(model, sample.split.x), sample.split.lengths, None)
+    codes = all_logits(engine(model), raw_of(model, sample.split.x), sample.split.lengths, None)
     outputs = real_outputs(model, codes)
     return Measured(
         divergence=divergence(task, sample, outputs),
@@ -65,7 +65,8 @@ def measure(model: IntegerModel, task: Task, sample: Sample) -> Measured:
     )
 
 
-def _engine(model: IntegerModel) -> Engine:
+def engine(model: IntegerModel) -> Engine:
+    """The native engine on all threads, or the reference where it was not built."""
     if not integer.available("native"):
         return integer.engine(model, "reference")
     from qs5.backends.native import NativeEngine
