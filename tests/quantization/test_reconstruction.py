@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.grades import graded
-from tests.support import small_inputs, small_model
+from tests.support import small_config, small_inputs, small_model
 
 from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Signal
@@ -121,7 +121,13 @@ def test_what_is_not_covered_says_so() -> None:
         ("W4A8,rounding=nearest", False),
         ("W8A8Abar16,rounding=reconstructed", True),
         ("W4A8,schedule=parallel", False),
+        ("W8A8Abar16,layers.0.gate.weight=4", True),
+        ("W8A8Abar16,layers.*.gate=4", False),  # an activation
     ],
 )
 def test_auto_follows_the_widths(text: str, expected: bool) -> None:
-    assert spec_of(text).reconstructs == expected
+    assert spec_of(text).reconstructs(small_config()) == expected
+
+
+def test_auto_leaves_post_norm_layers_alone() -> None:
+    assert not spec_of("W4A8").reconstructs(small_config(prenorm=False))

@@ -1,13 +1,16 @@
 """QuantSpec: presets by the paper's names, specs by hand, totality, refusals."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from tests.support import small_config
 
 from qs5.errors import UserError
 from qs5.model.sites import sites_of
-from qs5.quantization.spec import PAPER_TABLE, PRESETS, QuantSpec, from_json, spec_of, to_json
+from qs5.quantization.spec import PAPER_TABLE, PRESETS, QuantSpec, from_json, spec_of, text_of, to_json
+from qs5.quantization.spec_file import read_spec, spec_text
 
 PAPER = {
     "W8A8": (8, 8, 8, 8, 8),
@@ -105,3 +108,85 @@ def test_json_round_trip() -> None:
 def test_widths_hide_nothing() -> None:
     assert spec_of("W8A8").widths() == "a8 b8 c8 d8 dense8 ssm_act8 act8 state16 residual16"
     assert spec_of("W8A8,schedule=parallel,act=float").widths() == "a8 b8 c8 d8 dense8 ssm_act8 actf"
+
+
+def test_widths_list_what_rules_change() -> None:
+    spec = spec_of("W4A8,form=polar,layers.1.ssm.y.C=2,layers.0.ssm.state.weight=6,decoder.weight=8")
+    assert spec.widths(small_config()) == (
+        "a6+6/4+4-polar b4 c4/2 d4 dense4/4/4/8 ssm_act8 act8 state16 residual16"
+    )
+    assert spec.widths().endswith("layers.1.ssm.y.C=2 layers.0.ssm.state.weight=6 decoder.weight=8")
+    plain = spec_of("W4A8")
+    assert plain.widths(small_config()) == plain.widths()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(spec_of(name) for name in PRESETS),
+        spec_of(
+            "W8A8,schedule=parallel,range_rule=aqt,quantized_backward=true,quantized_norm=false,act=float"
+        ),
+        spec_of("W4A8,exact=true"),
+        spec_of("W4A8,form=polar,observer=minmax,layers.*.gate.weight=2,layers.1.ssm.y.C=float"),
+        spec_of("W4A8,layers.1.*=float,input=7,pool=12"),
+    ],
+)
+def test_text_and_file_give_the_spec_back(spec: QuantSpec, tmp_path: Path) -> None:
+    again = spec_of(text_of(spec))
+    assert again.name == text_of(spec)
+    assert again.replace(name=spec.name) == spec
+    path = tmp_path / "spec.toml"
+    path.write_text(spec_text(spec, comment="made\nby a test"))
+    assert spec_of(str(path)) == read_spec(path) == spec
+
+
+def test_a_file_may_be_followed_by_changes_and_later_rules_win(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text('format = "qs5-spec/1"\na = 8\n[sites]\n"layers.0.*" = 4\n"layers.0.gate.weight" = 2\n')
+    assert read_spec(path).name == "small"
+    changed = spec_of(f"{path},b=3,layers.0.*=5")
+    assert (changed.name, changed.a, changed.b) == ("small,b=3,layers.0.*=5", 8, 3)
+    assert changed.overrides == (("layers.0.gate.weight", 2), ("layers.0.*", 5))
+    assert changed.resolve(small_config())["layers.0.gate.weight"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a = 4", 'expected format = "qs5-spec/1"'),
+        ("a = ", "expected a spec as TOML, got other text"),
+        ("format = 'qs5-spec/1'\nq = 4", "expected one of a, b, c"),
+        ("format = 'qs5-spec/1'\na = 4.5", "expected a whole number or a word for a, got 4.5"),
+        ("format = 'qs5-spec/1'\na = true", "expected bits 1 to 16 or float, got 'true'"),
+        ("format = 'qs5-spec/1'\na = 40", "expected 1 to 16 bits or float for a, got 40"),
+        ("format = 'qs5-spec/1'\nform = 'round'", "expected form=linear|polar"),
+        ("format = 'qs5-spec/1'\nsites = 3", "expected a table [sites]"),
+        ("format = 'qs5-spec/1'\n[sites]\nb = 3", "names or patterns of sites below [sites], got 'b'"),
+        ("format = 'qs5-spec/1'\n'layers.0.*' = 3", "expected layers.0.* below [sites]"),
+        ("format = 'qs5-spec/1'\nname = ''", "expected a name"),
+        (None, "expected a spec as TOML, got No such file"),
+    ],
+)
+def test_bad_files_are_one_clear_line(text: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        spec_of(str(path))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert "bad" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((("layers.0.gate.weight", 4), ("layers.0.gate.weight", 2)), "got layers.0.gate.weight twice"),
+        ((("gate", 4),), "expected rules by a site's name or a pattern"),
+        ((("layers.0, b", 4),), "expected rules by a site's name or a pattern"),
+        ((("layers.*", 99),), "expected 1 to 16 bits or float for layers.*, got 99"),
+    ],
+)
+def test_impossible_rules_are_refused(overrides: tuple[tuple[str, int], ...], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        QuantSpec(overrides=overrides)

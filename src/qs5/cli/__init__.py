@@ -10,6 +10,7 @@ VERBS = {
     "train": "train an S5 on a task, or continue an interrupted run",
     "quantize": "quantize a trained run: ptq, qaft, or qat from scratch",
     "sweep": "train and quantize over a grid of settings, several runs at once, resumable",
+    "search": "choose the bits of every site within a budget of bytes, operations or accuracy",
     "lower": "turn a quantized run into an integer-only model, one file",
     "evaluate": "judge a run, an integer model or a zoo model on a split",
     "run": "predict with an integer model on a file or standard input",

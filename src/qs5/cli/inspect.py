@@ -55,7 +55,7 @@ def _title(info: RunInfo) -> str:
     if info.spec is None:
         return "float"
     spec = from_json(info.spec)
-    return f"{spec.name}, {spec.schedule}, {spec.range_rule} range rule: {spec.widths()}"
+    return f"{spec.name}, {spec.schedule}, {spec.range_rule} range rule: {spec.widths(info.recipe.model)}"
 
 
 def _rows(model: S5Model, info: RunInfo, stats: CalibrationStats) -> Sequence[Sequence[str]]:

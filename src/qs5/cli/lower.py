@@ -100,7 +100,7 @@ def lowered_run(model: S5Model, info: RunInfo, task: Task, name: str, *, max_len
             classes=task.classes,
             units=task.units,
             channels=task.channels,
-            provenance=_provenance(info, name),
+            provenance=provenance(run=name, method=info.method, parent=info.parent, data=info.data),
         ),
         max_length=max_length,
     )
@@ -119,12 +119,13 @@ def _report_input(p: Preprocessing, plan: GridPlan, d_in: int) -> None:
         )
 
 
-def _provenance(info: RunInfo, name: str) -> dict[str, str]:
+def provenance(*, run: str, method: str, parent: str | None, data: str) -> dict[str, str]:
+    """Where an integer model comes from, names without folders."""
     found = {
-        "run": Path(name).name,
-        "method": info.method,
-        "parent": "" if info.parent is None else Path(info.parent).name,
-        "data": info.data,
+        "run": Path(run).name,
+        "method": method,
+        "parent": "" if parent is None else Path(parent).name,
+        "data": data,
         "commit": record.commit(),
     }
     return {key: value for key, value in found.items() if value}

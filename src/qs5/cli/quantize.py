@@ -24,8 +24,9 @@ class Arguments:
     method: Literal["ptq", "qaft", "qat"] = "ptq"
     """ptq: calibrate only. qaft: fine-tune. qat: train from scratch with the run's recipe."""
     spec: str = "W8A8Abar16"
-    """A preset (`qs5 list`), or a=16,b=8,c=8,d=8,dense=8,ssm_act=8,act=8,state=16,residual=16; a preset may be
-    followed by changes, of sites too: W8A8,schedule=parallel,range_rule=aqt; W8A8,input=16,layers.0.*.weight=4."""
+    """A preset (`qs5 list`), a file ending in .toml (`qs5 search` writes one), or a=16,b=8,c=8,d=8,dense=8,ssm_act=8,
+    act=8,state=16,residual=16. A preset or file may be followed by changes and by rules for single sites (`qs5 inspect`
+    lists them): W8A8,schedule=parallel,range_rule=aqt or W4A8,layers.0.ssm.y.C=6."""
     out: Path | None = None
     """Folder of the quantized run (default: RUN-METHOD-SPEC under runs/)."""
     data_dir: str | None = None
@@ -51,14 +52,16 @@ def run(argv: list[str]) -> int:
     if info.spec is not None:
         raise UserError(f"{name}: expected a float run, got one quantized to {info.spec['name']}")
     model = with_operators(model, gelu=args.gelu, gate=args.gate)
-    label = args.spec.replace(",", "-").replace("=", "")
+    label = spec.name.replace(",", "-").replace("=", "")
     out = args.out or Path("runs") / f"{Path(name).name}-{args.method}-{label}"
     if args.method == "ptq":
         task = common.load_for_judging(info.recipe, args.data_dir, "test")
         methods.ptq(model, task, spec, parent=info, name=name, out=out)
     else:
         _train(model, info, spec, common.load_task(info.recipe, args.data_dir), args, name=name, out=out)
-    common.console.print(f"{spec.name}: {spec.widths()}; the quantized run is in {out}", soft_wrap=True)
+    common.console.print(
+        f"{spec.name}: {spec.widths(model.config)}; the quantized run is in {out}", soft_wrap=True
+    )
     return 0
 
 

@@ -90,7 +90,7 @@ def lower(
         max_length=max_length,
         description=Description(
             spec=spec.name,
-            widths=spec.widths(),
+            widths=spec.widths(model.config),
             scale=scale,
             offset=offset,
             **{f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)},

@@ -25,6 +25,7 @@ from qs5.model.discretize import Complex
 from qs5.model.network import S5Model, forward
 from qs5.model.norms import Norm, fold, layer_norm, per_channel, running
 from qs5.model.operators import POINTWISE
+from qs5.model.sites import sites_of
 from qs5.quantization import integer_ops as ints
 from qs5.quantization.grids import Grid, GridPlan, codes
 from qs5.quantization.spec import QuantSpec
@@ -264,8 +265,9 @@ def exact_obstacles(spec: QuantSpec, config: ModelConfig) -> list[str]:
     reasons += [f"{s} has {resolved[s]} bits: 8-bit weights at most (Lambda-bar: 16)" for s in wide]
     if config.head == "retrieval":
         reasons.append("retrieval head: products of two 16-bit features have no integer form here")
-    if spec.act is not None and spec.act > 8:
-        reasons.append(f"act={spec.act}: tables and gate products take 8 bits at most")
+    acts = {s.name: resolved[s.name] for s in sites_of(config) if s.role == "act"}
+    if wide := sorted({bits for bits in acts.values() if bits is not None and bits > 8}):
+        reasons.append(f"act={wide[-1]}: tables and gate products take 8 bits at most")
     return reasons
 
 

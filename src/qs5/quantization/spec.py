@@ -1,9 +1,14 @@
-"""`QuantSpec`: which site gets which number format. Total, frozen, printable; a rule that fits nothing is an error."""
+"""`QuantSpec`: which site gets which number format. Total, frozen, printable; a rule that fits nothing is an error.
+
+A spec has one text, `W4A8,form=polar,layers.0.ssm.y.C=3` (`spec_of`, `text_of`), and one file (`spec_file`); wherever a
+text is expected, the name of a file (ending in .toml) can stand.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from qs5.errors import UserError
@@ -75,11 +80,11 @@ class QuantSpec:
     exact: bool = False
     """Compute the forward pass in integers, to the bit of the integer model (sequential only)."""
     overrides: tuple[tuple[str, Bits], ...] = ()
-    """(site pattern, bits) pairs, later ones win: ("layers.0.*.weight", 4)."""
+    """(site pattern, bits) pairs, the rules of single sites; later ones win: ("layers.0.*.weight", 4)."""
 
     def __post_init__(self) -> None:
-        for field in (*_COMPONENTS, *(pattern for pattern, _ in self.overrides)):
-            bits = getattr(self, field) if field in _COMPONENTS else dict(self.overrides)[field]
+        self._check_rules()
+        for field, bits in (*((name, getattr(self, name)) for name in COMPONENTS), *self.overrides):
             if bits is not None and not 1 <= bits <= MAX_BITS:
                 raise UserError(
                     f"spec {self.name}: expected 1 to {MAX_BITS} bits or float for {field}, got {bits}"
@@ -104,6 +109,16 @@ class QuantSpec:
                 "exact integers belong to schedule=sequential; a parallel scan is not what a device runs"
             )
 
+    def _check_rules(self) -> None:
+        patterns = [pattern for pattern, _ in self.overrides]
+        if wrong := [p for p in patterns if not is_rule(p)]:
+            raise UserError(
+                f"spec {self.name}: expected rules by a site's name or a pattern such as layers.0.*, got {wrong[0]!r}; "
+                "`qs5 inspect` lists the sites"
+            )
+        if twice := [p for i, p in enumerate(patterns) if p in patterns[:i]]:
+            raise UserError(f"spec {self.name}: expected every rule once, got {twice[0]} twice")
+
     def _check_polar(self) -> None:
         if self.schedule == "parallel":
             raise UserError("form=polar belongs to schedule=sequential; the paper's scan has linear codes")
@@ -121,7 +136,7 @@ class QuantSpec:
         for pattern, bits in reversed(self.overrides):
             if fnmatchcase(site.name, pattern):
                 return bits
-        return getattr(self, _COMPONENT_OF_ROLE[site.role])
+        return getattr(self, COMPONENT_OF_ROLE[site.role])
 
     def resolve(self, config: ModelConfig) -> dict[str, Bits]:
         """Bits of every site of a network. Raises UserError when an override fits no site."""
@@ -133,33 +148,55 @@ class QuantSpec:
                 )
         return {site.name: self.bits_of(site) for site in sites}
 
-    @property
-    def reconstructs(self) -> bool:
-        """Whether codes of weights come from a reconstruction, what `rounding` says or leaves to the widths."""
+    def reconstructs(self, config: ModelConfig) -> bool:
+        """Whether codes of weights come from a reconstruction: what `rounding` says, or leaves to the widths."""
         if self.rounding != "auto":
             return self.rounding == "reconstructed"
-        coarse = {"a": RECONSTRUCTED_BELOW if self.form == "polar" else POWER_OF_TWO_FROM}
-        widths = {field: getattr(self, field) for field in ("a", "b", "c", "d", "dense")}
-        few = any(b is not None and b < coarse.get(f, RECONSTRUCTED_BELOW) for f, b in widths.items())
-        return few and (self.schedule, self.range_rule) == ("sequential", "paper")
+        if not config.prenorm or (self.schedule, self.range_rule) != ("sequential", "paper"):
+            return False
+        linear = self.form == "linear"
+        limits = {"a": POWER_OF_TWO_FROM if linear else RECONSTRUCTED_BELOW}
+        weights = [(self.bits_of(site), site.role) for site in sites_of(config) if site.is_weight]
+        return any(b is not None and b < limits.get(role, RECONSTRUCTED_BELOW) for b, role in weights)
 
     def replace(self, **changes: object) -> "QuantSpec":
         """A copy with some fields changed (checked again)."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
-    def widths(self) -> str:
-        """Every width, for tables: no name hides one."""
-        shown = _COMPONENTS if self.schedule == "sequential" else _COMPONENTS[:7]
-        form = {"a": f"a{_show(self.a)}+{_show(self.a)}-polar"} if self.form == "polar" else {}
-        components = [form.get(field, f"{field}{_show(getattr(self, field))}") for field in shown]
-        return " ".join([*components, *(f"{pattern}={_show(bits)}" for pattern, bits in self.overrides)])
+    def widths(self, config: ModelConfig | None = None) -> str:
+        """Every width, for tables: no name hides one.
+
+        Where rules give the sites of a component different widths, they are listed in the order of the forward pass:
+        `c4/3/3/2`. That needs the network's config; without it the rules themselves follow: `c4 layers.3.ssm.y.C=2`.
+        """
+        shown = COMPONENTS if self.schedule == "sequential" else COMPONENTS[:7]
+        if config is None or not self.overrides:
+            rules = [f"{pattern}={_show(bits)}" for pattern, bits in self.overrides]
+            return " ".join([*(self._width(field, [getattr(self, field)]) for field in shown), *rules])
+        sites = sites_of(config)
+        found = {f: [self.bits_of(s) for s in sites if COMPONENT_OF_ROLE[s.role] == f] for f in shown}
+        return " ".join(self._width(field, bits) for field, bits in found.items())
+
+    def _width(self, field: str, bits: list[Bits]) -> str:
+        """A component with its width, or with those of all its sites."""
+        polar = self.form == "polar" and field == "a"
+        each = [f"{_show(b)}+{_show(b)}" if polar else _show(b) for b in bits]
+        return field + "/".join(each if len(set(each)) > 1 else each[:1]) + ("-polar" if polar else "")
 
 
-_COMPONENTS = ("a", "b", "c", "d", "dense", "ssm_act", "act", "state", "residual")
-_COMPONENT_OF_ROLE: dict[Role, str] = {
-    **{field: field for field in _COMPONENTS},  # type: ignore[dict-item]
+COMPONENTS = ("a", "b", "c", "d", "dense", "ssm_act", "act", "state", "residual")
+"""The fields of a spec that are widths."""
+COMPONENT_OF_ROLE: dict[Role, str] = {
+    **{field: field for field in COMPONENTS},  # type: ignore[dict-item]
     "logits": "residual",
 }
+_UNDOTTED_SITES = ("input", "encoder", "pool", "features", "hidden", "hidden_gelu", "decoder")
+
+
+def is_rule(key: str) -> bool:
+    """Whether a key names sites, not a field of the spec: it has a dot or a wildcard, or is a site without a dot."""
+    plain = not any(c.isspace() or c in ",=\"'\\" for c in key)
+    return plain and (any(c in key for c in ".*?[") or key in _UNDOTTED_SITES)
 
 
 def _show(bits: Bits) -> str:
@@ -191,58 +228,99 @@ PAPER_TABLE = ("W8A8", "W4A8SSM8", "W4A8Abar8", "W4A8", "W2A8SSM8", "W2A8Abar8",
 
 
 def spec_of(text: str, **changes: object) -> QuantSpec:
-    """A spec from a preset's name, or from `a=8,b=4,dense=float,...` (fields not named: as in W8A8Abar16).
+    """A spec from a preset's name, a file's (ending in .toml), or `a=8,b=4,dense=float,...`.
 
-    A preset may be followed by changes: `W8A8,state=8,observer=minmax`. A change may also name sites, by a pattern
-    with a dot or a star in it or as `input`: `W8A8,input=16,layers.0.*.weight=4`. Raises UserError.
+    A preset or file may be followed by changes, among them rules for single sites: `W8A8,state=8,observer=minmax`,
+    `W4A8,layers.0.ssm.y.C=3`. Fields that no preset or file names are as in W8A8Abar16. Raises UserError.
     """
     head, *rest = [part.strip() for part in text.split(",") if part.strip()] or [""]
     if "=" in head:
         head, rest = "", [head, *rest]
-    elif head not in PRESETS:
+    if head.endswith(".toml"):
+        from qs5.quantization.spec_file import read_spec
+
+        start = read_spec(Path(head))
+        name = ",".join([start.name, *rest])
+    elif head in PRESETS or (not head and rest):
+        start, name = QuantSpec(**_preset(head)), text if rest else head
+    else:
         raise UserError(
-            f"unknown spec {head!r}: expected {', '.join(PRESETS)}, or a=8,b=8,c=8,d=8,dense=8,..."
+            f"unknown spec {head!r}: expected {', '.join(PRESETS)}, a file ending in .toml, or "
+            "a=8,b=8,c=8,d=8,dense=8,..."
         )
-    fields: dict[str, Any] = dict(PRESETS[head or "W8A8Abar16"])
-    fields["name"] = text if rest else head
-    sites = [part for part in rest if _names_sites(part)]
-    fields["overrides"] = tuple(_parse_rule(part, text) for part in sites)
-    fields.update(_parse_field(part, text) for part in rest if part not in sites)
-    return QuantSpec(**{**fields, **changes})
+    return changed(start, [_pair(part, text) for part in rest], source=f"spec {text!r}", name=name, **changes)
 
 
-def _names_sites(part: str) -> bool:
-    key = part.partition("=")[0].strip()
-    return key == "input" or "." in key or "*" in key
+def _preset(name: str) -> dict[str, Any]:
+    return {"name": name or "custom", **PRESETS[name or "W8A8Abar16"]}
 
 
-def _parse_rule(part: str, text: str) -> tuple[str, Bits]:
-    pattern, equals, value = (piece.strip() for piece in part.partition("="))
-    if not equals:
-        raise UserError(f"spec {text!r}: expected bits for the sites {pattern!r}, as in {pattern}=8")
-    return pattern, _parse_bits(value, text)
-
-
-def _parse_field(part: str, text: str) -> tuple[str, Any]:
+def _pair(part: str, text: str) -> tuple[str, str]:
     key, equals, value = (piece.strip() for piece in part.partition("="))
-    kinds = {f.name: f for f in dataclasses.fields(QuantSpec) if f.name not in ("name", "overrides")}
-    if not equals or key not in kinds:
-        raise UserError(f"spec {text!r}: expected one of {', '.join(kinds)} = value, got {part!r}")
-    if key in _COMPONENTS:
-        return key, _parse_bits(value, text)
+    if not equals and is_rule(key):
+        raise UserError(f"spec {text!r}: expected bits for the sites {key!r}, as in {key}=8")
+    if not equals:
+        raise UserError(f"spec {text!r}: expected one of {', '.join(_FIELDS)} = value, got {part!r}")
+    return key, value
+
+
+def changed(
+    spec: QuantSpec, pairs: Sequence[tuple[str, str]], *, source: str, **changes: object
+) -> QuantSpec:
+    """`spec` with fields and rules set from text, (name, value) each; a rule for a pattern that has one replaces it.
+
+    source: what errors begin with. changes: fields as they are. Raises UserError.
+    """
+    fields: dict[str, Any] = {}
+    rules = dict(spec.overrides)
+    for key, value in pairs:
+        if is_rule(key):
+            rules.pop(key, None)  # a later rule wins: to the end
+            rules[key] = _parse_bits(value, source)
+        else:
+            fields[key] = _parse_field(key, value, source)
+    return spec.replace(**{**fields, "overrides": tuple(rules.items()), **changes})
+
+
+def _parse_field(key: str, value: str, source: str) -> Any:
+    if key not in _FIELDS:
+        raise UserError(
+            f"{source}: expected one of {', '.join(_FIELDS)} = value, or a site's name, got {key!r}"
+        )
+    if key in COMPONENTS:
+        return _parse_bits(value, source)
     choices = _CHOICES[key]
     if value not in choices:
-        raise UserError(f"spec {text!r}: expected {key}={'|'.join(choices)}, got {value!r}")
-    return key, choices[value]
+        raise UserError(f"{source}: expected {key}={'|'.join(choices)}, got {value!r}")
+    return choices[value]
 
 
-def _parse_bits(value: str, text: str) -> Bits:
+def _parse_bits(value: str, source: str) -> Bits:
     if value in ("float", "f", "none"):
         return None
     try:
         return int(value)
     except ValueError:
-        raise UserError(f"spec {text!r}: expected bits 1 to {MAX_BITS} or float, got {value!r}") from None
+        raise UserError(f"{source}: expected bits 1 to {MAX_BITS} or float, got {value!r}") from None
+
+
+def text_of(spec: QuantSpec) -> str:
+    """The one text of a spec, with every field that matters: `spec_of(text_of(spec))` is `spec` but for its name."""
+    pairs = fields_of(spec) | {pattern: show_bits(bits) for pattern, bits in spec.overrides}
+    return ",".join(f"{key}={value}" for key, value in pairs.items())
+
+
+def fields_of(spec: QuantSpec) -> dict[str, str]:
+    """All widths, and what else is not as usual, as text by name."""
+    usual = QuantSpec()
+    widths = {name: show_bits(getattr(spec, name)) for name in COMPONENTS}
+    others = {name: getattr(spec, name) for name in _CHOICES if getattr(spec, name) != getattr(usual, name)}
+    return widths | {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in others.items()}
+
+
+def show_bits(bits: Bits) -> str:
+    """Bits as a spec's text has them."""
+    return "float" if bits is None else str(bits)
 
 
 _BOOLEAN = {"true": True, "false": False}
@@ -256,6 +334,9 @@ _CHOICES: dict[str, Mapping[str, Any]] = {
     "quantized_norm": _BOOLEAN,
     "exact": _BOOLEAN,
 }
+
+
+_FIELDS = (*COMPONENTS, *_CHOICES)
 
 
 def to_json(spec: QuantSpec) -> dict[str, Any]:

@@ -7,7 +7,7 @@ since what holds a '=' begins an axis.
 
 | axis                              | what it sets                                                    | for methods   |
 |-----------------------------------|-----------------------------------------------------------------|---------------|
-| spec                              | a preset (`qs5 list`)                                           | all but fp    |
+| spec                              | a preset (`qs5 list`), or a file of a spec (.toml)              | all but fp    |
 | schedule, range_rule, a, b, ...   | a field of the spec, after its preset                           | all but fp    |
 | gelu, gate                        | operators put into the network when it is quantized             | all but fp    |
 | qaft.epochs, qaft.lr_factor       | length of the fine-tuning, and its share of the learning rates  | qaft          |
@@ -27,7 +27,7 @@ from typing import Any, get_args
 
 from qs5.errors import UserError
 from qs5.model.config import Gate, Gelu
-from qs5.quantization.spec import QuantSpec, spec_of
+from qs5.quantization.spec import QuantSpec, spec_of, text_of
 from qs5.sweeps.cell import METHODS, Cell
 from qs5.training.recipe import Recipe, parse_recipe
 from qs5.training.run import RunInfo
@@ -164,11 +164,11 @@ def _matters(axis: str, method: str) -> bool:
 
 
 def _spec(settings: dict[str, str]) -> str:
-    """The text of the spec, checked."""
+    """The text of the spec, checked; a file's content instead of its name, so that a cell is what the file said."""
     fields = [f"{name}={value}" for name, value in settings.items() if name in SPEC_FIELDS]
     text = ",".join([settings["spec"], *fields])
-    spec_of(text)
-    return text
+    spec = spec_of(text)
+    return text_of(spec) if settings["spec"].endswith(".toml") else text
 
 
 def _numbers(settings: dict[str, str]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def fitted(
     """What post-training quantization makes of a float model: weights as the spec wants them, and its grids."""
     model = prepared(model, spec)
     plan = calibrated_plan(model, task, spec, draw=draw)
-    if plan is None or not spec.reconstructs or (spec.rounding == "auto" and not model.config.prenorm):
+    if plan is None or not spec.reconstructs(model.config):
         return model, plan
     arithmetic = arithmetic_for_spec(spec, model.config, plan)
     assert isinstance(arithmetic, StaticArithmetic)
@@ -288,7 +288,7 @@ def _scale(task: Task, info: run.RunInfo) -> dict[str, Any]:
     m = info.recipe.model
     return {
         "spec": "float" if info.spec is None else info.spec["name"],
-        "widths": "float" if info.spec is None else from_json(info.spec).widths(),
+        "widths": "float" if info.spec is None else from_json(info.spec).widths(m),
         "range_rule": None if info.spec is None else info.spec["range_rule"],
         "parent": info.parent,
         "epochs": info.recipe.train.epochs,
