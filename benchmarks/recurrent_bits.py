@@ -91,7 +91,9 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     key = _key(args, name, number)
     if any(r["extra"]["key"] == key for r in record.read(RECORDS)):
         return
-    spec = spec_of(f"{name},form={args.form},rounding={args.rounding}")
+    spec = spec_of(
+        f"{name},form={args.form}" + (f",rounding={args.rounding}" if args.method == "ptq" else "")
+    )
     model, info = common.open_run(PARENT)
     task = common.load_task(info.recipe, args.data_dir)
     started = time.monotonic()
@@ -124,7 +126,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
             "bits_a_mode": 2 * (spec.a or 0),
             "operand_bits": first.bits,
             "form": args.form,
-            "rounding": args.rounding,
+            "rounding": args.rounding if args.method == "ptq" else "nearest",
             "bytes": len(to_bytes(lowered)),
             "draw": number if args.method == "ptq" else 0,
             "epochs": args.epochs if args.method == "qaft" else 0,
@@ -137,12 +139,11 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
 
 def _key(args: argparse.Namespace, name: str, number: int) -> str:
     """What a cell is, as a name of its folder."""
-    kind = ("-linear" if args.form == "linear" else "") + (
-        "-reconstructed" if args.rounding == "reconstructed" else ""
-    )
+    form = "-linear" if args.form == "linear" else ""
     if args.method == "ptq":
-        return f"recurrent-bits-ptq-{name}{kind}-draw{number}"
-    return f"recurrent-bits-qaft-{name}{kind}-e{args.epochs}-lr{args.lr_factor:g}-s{number}"
+        rounding = "-reconstructed" if args.rounding == "reconstructed" else ""
+        return f"recurrent-bits-ptq-{name}{form}{rounding}-draw{number}"
+    return f"recurrent-bits-qaft-{name}{form}-e{args.epochs}-lr{args.lr_factor:g}-s{number}"
 
 
 def _quantized(
@@ -180,9 +181,9 @@ def _show() -> None:
         f"Accuracy in % on all 10,000 test images, in the integer engine. Float parent {PARENT}: {percent(parent)}. "
         "linear: Lambda-bar's real and imaginary part on one grid, as in the paper. polar: decay and angle "
         "(integer/SPEC.md 4.16), no tables. nearest: every weight rounded by itself. reconstructed: matrices that "
-        "answer as the float ones do (quantization/reconstruction.py), no training; QAFT starts from them, but for "
-        "rows marked n, which started from nearest. Polar codes decode to 16-bit operands, the widest of a model, "
-        "beside the 16-bit state. A cell: number of calibration draws (PTQ) or seeds (QAFT): mean (worst). "
+        "answer as the float ones do (quantization/reconstruction.py), no training; QAFT starts from the float "
+        "weights. Polar codes decode to 16-bit operands, the widest of a model, beside the 16-bit state. A cell: "
+        "number of calibration draws (PTQ) or seeds (QAFT): mean (worst). "
         "Records with command, seed, commit and machine: recurrent_bits.jsonl; made by "
         "`python -m benchmarks.recurrent_bits`.\n\n" + markdown(header, rows)
     )
@@ -195,7 +196,7 @@ def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
 
     spec = spec_of(f"{name},form=polar")
     polar = [r for r in records if _form(r) == "polar"]
-    tuned, mark = _setting([r for r in polar if r["method"] == "qaft"])
+    tuned = _setting([r for r in polar if (r["method"], _rounding(r)) == ("qaft", "nearest")])
     return (
         name,
         spec.widths(),
@@ -204,7 +205,7 @@ def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
         _spread(_ptq(records, "linear", "reconstructed")),
         _spread(_ptq(records, "polar", "nearest")),
         _spread(_ptq(records, "polar", "reconstructed")),
-        _spread(r["value"] for r in tuned) + mark,
+        _spread(r["value"] for r in tuned),
         str(tuned[0]["extra"]["epochs"]) if tuned else "-",
         str(polar[-1]["extra"]["bytes"]) if polar else "-",
     )
@@ -224,17 +225,16 @@ def _ptq(records: list[dict[str, Any]], form: str, rounding: str) -> list[float]
     return [r["value"] for r in records if (r["method"], _form(r), _rounding(r)) == ("ptq", form, rounding)]
 
 
-def _setting(tuned: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Fine-tunings of one setting, never of several: reconstructed before nearest, then the one run last."""
+def _setting(tuned: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fine-tunings of one setting, never of several: the longest, and of those the one run last."""
     if not tuned:
-        return [], ""
+        return []
 
-    def setting(r: dict[str, Any]) -> tuple[str, int, float]:
-        return _rounding(r), r["extra"]["epochs"], r["extra"]["lr_factor"]
+    def setting(r: dict[str, Any]) -> tuple[int, float]:
+        return r["extra"]["epochs"], r["extra"]["lr_factor"]
 
-    order = {"nearest": 0, "reconstructed": 1}  # and what was tried and dropped before both
-    last = max(enumerate(tuned), key=lambda item: (order.get(_rounding(item[1]), -1), item[0]))[1]
-    return [r for r in tuned if setting(r) == setting(last)], " n" if _rounding(last) == "nearest" else ""
+    last = max(enumerate(tuned), key=lambda item: (item[1]["extra"]["epochs"], item[0]))[1]
+    return [r for r in tuned if setting(r) == setting(last)]
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -55,9 +55,6 @@ class ReconstructionOptions:
     """Aim at the least squares solution, not at the trained weight."""
     descent: bool = True
     """Find the codes by coordinate descent, not by rounding to nearest."""
-    on_grid: bool = True
-    """Leave the weights on their grids. False: where they were before rounding, which is where training goes on from
-    best; what follows a matrix still sees it rounded."""
     pull: float = 0.01
     """How strongly a weight is drawn to its trained value, relative to the mean square of its input."""
 
@@ -348,8 +345,8 @@ class _Walk:
     def _rounded(self, W: np.ndarray, gram: np.ndarray, site: str) -> np.ndarray:
         bits = self._bits(site)
         assert bits is not None
-        if bits == 1 or not self.options.on_grid:
-            return W  # One bit: two levels at half the largest weight; rounded twice, they would shrink.
+        if bits == 1:
+            return W  # Two levels at half the largest weight: rounded twice, they would shrink.
         return (fitted(W, gram, bits=bits) if self.options.descent else nearest(W, bits=bits)).value
 
 

@@ -70,7 +70,7 @@ class QuantSpec:
     observer: Observer = "mse"
     """How static scales are chosen from the calibration set."""
     rounding: Rounding = "auto"
-    """How PTQ, and QAFT at its start, find the codes of weights (sequential only). nearest: each weight by itself.
+    """How PTQ finds the codes of weights (sequential only). nearest: each weight by itself.
     reconstructed: matrices that answer as the float ones do, see `qs5.quantization.reconstruction`. auto:
     reconstructed where weights have fewer bits than 8, or a linear Lambda-bar fewer than 12."""
     quantized_backward: bool = False

@@ -111,11 +111,11 @@ def qaft(
 ) -> S5Model:
     """Quantization-aware fine-tuning of a float model; `options` as from `qaft_options`.
 
-    It starts from the weights that `ptq` rounds. Eigenvalues in polar codes keep the codes of the float model: what is
-    tuned is the rest.
+    It starts from the float weights, not from reconstructed ones (docs/recurrent-bits.md: they are a better model but
+    a worse start). Eigenvalues in polar codes keep the codes of the float model: what is tuned is the rest.
     """
-    # Weights on their grids would have to move by half a step before the first code changes.
-    model, plan = fitted(model, task, spec, options=ReconstructionOptions(on_grid=False))
+    model = prepared(model, spec)
+    plan = calibrated_plan(model, task, spec)
     options = options.replace(freeze_eigenvalues=options.freeze_eigenvalues or spec.form == "polar")
     arithmetic = arithmetic_for_spec(spec, model.config, plan)
     recipe = dataclasses.replace(parent.recipe, model=model.config, train=options)
