@@ -94,6 +94,13 @@ def test_each_obstacle_alone(text: str, head: str, words: str) -> None:
     assert any(words in reason for reason in found)
 
 
+def test_single_activations_are_looked_at_by_what_they_meet() -> None:
+    model = small_model(layers=1)
+    assert obstacles(model, spec_of("W8A8Abar16,input=16")) == []
+    (found,) = obstacles(model, spec_of("W8A8Abar16,layers.0.gelu=12"))
+    assert "act=12: tables and gate products take 8 bits at most" in found
+
+
 def test_padding_kept_from_the_scan_is_an_obstacle_where_a_scan_runs_backwards() -> None:
     assert obstacles(small_model(layers=1, padding="masked"), SPEC) == []
     (found,) = obstacles(small_model(layers=1, padding="masked", bidirectional=True), SPEC)

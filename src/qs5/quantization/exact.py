@@ -265,7 +265,8 @@ def exact_obstacles(spec: QuantSpec, config: ModelConfig) -> list[str]:
     reasons += [f"{s} has {resolved[s]} bits: 8-bit weights at most (Lambda-bar: 16)" for s in wide]
     if config.head == "retrieval":
         reasons.append("retrieval head: products of two 16-bit features have no integer form here")
-    acts = {s.name: resolved[s.name] for s in sites_of(config) if s.role == "act"}
+    # The input only meets the encoder's product.
+    acts = {s.name: resolved[s.name] for s in sites_of(config) if s.role == "act" and s.name != "input"}
     if wide := sorted({bits for bits in acts.values() if bits is not None and bits > 8}):
         reasons.append(f"act={wide[-1]}: tables and gate products take 8 bits at most")
     return reasons
