@@ -22,9 +22,10 @@ constexpr Index kAheadEvery = 8; // terms of a sum
 
 class Ahead {
 public:
-  // `runs` stretches of `floats`, `stride` floats apart. At most kArrays arrays.
-  void want(const float *first, Index floats, Index runs, Index stride) {
-    arrays_[count_++] = {reinterpret_cast<const char *>(first), floats * 4, runs, stride * 4};
+  // `runs` stretches of `count` numbers, `stride` numbers apart. At most kArrays arrays.
+  template <class T> void want(const T *first, Index count, Index runs, Index stride) {
+    const Index size = static_cast<Index>(sizeof(T));
+    arrays_[count_++] = {reinterpret_cast<const char *>(first), count * size, runs, stride * size};
   }
   // Spreads what is wanted over `calls` calls of `step`.
   void spread(Index calls) {
@@ -51,7 +52,7 @@ private:
     if (++run_ == a.runs) run_ = 0, ++at_;
   }
 
-  static constexpr int kArrays = 9;
+  static constexpr int kArrays = 10;
   Array arrays_[kArrays];
   int count_ = 0, at_ = 0;
   Index run_ = 0, byte_ = 0, lines_ = 0;

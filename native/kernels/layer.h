@@ -96,7 +96,8 @@ inline Block block_from(Index begin, Index stride, Index L, const Chunk &chunk) 
 }
 
 // Asks for what a block reads of an array (L, B, width).
-inline void want_block(Ahead &ahead, const float *array, Index width, const Block &block, const Padded &n) {
+template <class T>
+inline void want_block(Ahead &ahead, const T *array, Index width, const Block &block, const Padded &n) {
   if (block.steps > 0)
     ahead.want(array + (block.begin * n.B + block.chunk.first) * width, block.chunk.count * width, block.steps,
                n.B * width);

@@ -59,6 +59,11 @@ inline void want_waiting(Ahead &ahead, const BackwardTask &t, const Block &block
   want_rows(ahead, t.mu, t.n.Cp, block, t.n);
 }
 
+// Asks for the flags of a block, where B^T u is rounded.
+inline void want_inside(Ahead &ahead, const BackwardTask &t, const Block &block) {
+  if (t.w.grids[kBu].rounds()) want_block(ahead, t.f.saved.inside, t.n.S, block, t.n);
+}
+
 inline BackwardTask at_block(const BackwardTask &t, const Block &block) {
   BackwardTask here = t;
   here.d_out = rows_of_block(t.d_out, t.n.Hp, block, t.n);
@@ -294,6 +299,7 @@ inline Ahead ahead_of(const BackwardTask &t, const Block &next, Index calls) {
   const float *const arrays[] = {t.f.layer.x, t.f.g_out, t.f.saved.y, t.f.saved.z};
   for (const float *array : arrays) want_block(ahead, array, n.H, next, n);
   for (Index i = 0; i < n.directions; ++i) want_block(ahead, t.f.saved.states + i * n.L * n.B * n.S, n.S, next, n);
+  want_inside(ahead, t, next);
   want_waiting(ahead, t, next);
   ahead.spread(calls);
   return ahead;
@@ -364,6 +370,7 @@ template <bool kQuantized> inline void walk_from_left(const BackwardTask &t) {
     Ahead ahead;
     want_block(ahead, t.f.layer.x, n.H, next, n);
     want_block(ahead, t.f.saved.states + right.saved, n.S, next, n);
+    want_inside(ahead, t, next);
     want_waiting(ahead, t, next);
     ahead.spread(input_calls(n, block.rows()));
     norm_again<kQuantized>(here, block);
