@@ -2,9 +2,9 @@
 # Needs make, bash, and a Python from 3.11 to 3.13 with its venv module (Debian: python3-venv). With a C++ compiler (g++ or
 # clang++) the native training kernels are built as well; CMake and Ninja come from pip.
 #
-# constraints.txt is `pip freeze --all` of a fresh environment for each Python, merged, and of one with the extra bench on
-# 3.11; where two Pythons differ, as JAX does (0.10.2 is its last release for 3.11), a package has a line for each, with a
-# marker.
+# constraints.txt is `pip freeze --all` of a fresh environment for each Python, merged, and of ones with the extra bench and
+# with dysts on 3.11; where two Pythons differ, as JAX does (0.10.2 is its last release for 3.11), a package has a line for
+# each, with a marker.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -26,7 +26,7 @@ pip_install := $(bin)/python -m pip install --quiet --no-input --disable-pip-ver
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH VIRTUAL_ENV
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON
 
-.PHONY: help .venv demo test test-slow test-exhaustive test-pure lint bench bench-env clean distclean
+.PHONY: help .venv demo test test-slow test-exhaustive test-pure lint bench bench-env test-env clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -66,6 +66,9 @@ bench: $(stamp) ## the measurements in benchmarks/, about 40 minutes; `make benc
 # On Linux pip's torch brings CUDA, several GB, unless a CPU build of that version is found or already installed.
 bench-env: $(stamp) ## the peers that the tests do not need: PyTorch and s5-pytorch
 	$(pip_install) torch s5-pytorch
+
+test-env: $(stamp) ## what some tests compare with and are skipped without: dysts
+	$(pip_install) dysts
 
 clean: ## remove caches and build products, keep .venv
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

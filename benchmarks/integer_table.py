@@ -45,8 +45,9 @@ def main() -> None:
 def _row(text: str) -> str:
     """One spec: quantize, lower, run, append."""
     from qs5 import integer
-    from qs5.cli import common, integers
+    from qs5.cli import common
     from qs5.cli.lower import lowered_run
+    from qs5.integer import whole
     from qs5.integer.file import to_bytes
     from qs5.lowering.lower import DEFAULT_MAX_LENGTH
     from qs5.quantization.spec import spec_of
@@ -69,7 +70,7 @@ def _row(text: str) -> str:
     )
     backend = "native" if integer.available("native") else "reference"
     started = time.monotonic()
-    codes = integers.all_logits(integer.engine(lowered, backend), integers.raw_of(lowered, task.test.x), None)
+    codes = whole.all_logits(integer.engine(lowered, backend), whole.raw_of(lowered, task.test.x), None)
     value = score(task, task.test, codes)
     result = record.RunRecord(
         task=task.name,
@@ -80,7 +81,7 @@ def _row(text: str) -> str:
         split="test",
         metric=task.metric,
         value=value,
-        loss=integers.cross_entropy(integers.real_outputs(lowered, codes), task.test.y),
+        loss=whole.cross_entropy(whole.real_outputs(lowered, codes), task.test.y),
         n=len(task.test),
         selection="none",
         seconds=time.monotonic() - started,

@@ -79,8 +79,9 @@ def main() -> None:
 def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     """One configuration with one draw or seed: quantize, lower, judge, append."""
     from qs5 import integer
-    from qs5.cli import common, integers
+    from qs5.cli import common
     from qs5.cli.lower import lowered_run
+    from qs5.integer import whole
     from qs5.integer.file import to_bytes
     from qs5.integer.ops import Recurrence
     from qs5.lowering.lower import DEFAULT_MAX_LENGTH
@@ -101,7 +102,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     seconds = time.monotonic() - started
     lowered = lowered_run(quantized.model, quantized.info, task, key, max_length=DEFAULT_MAX_LENGTH)
     backend = "native" if integer.available("native") else "reference"
-    codes = integers.all_logits(integer.engine(lowered, backend), integers.raw_of(lowered, task.test.x), None)
+    codes = whole.all_logits(integer.engine(lowered, backend), whole.raw_of(lowered, task.test.x), None)
     value = score(task, task.test, codes)
     first = next(op for op in lowered.ops if isinstance(op, Recurrence))
     result = record.RunRecord(
@@ -113,7 +114,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
         split="test",
         metric=task.metric,
         value=value,
-        loss=integers.cross_entropy(integers.real_outputs(lowered, codes), task.test.y),
+        loss=whole.cross_entropy(whole.real_outputs(lowered, codes), task.test.y),
         n=len(task.test),
         selection="none" if args.method == "ptq" else "validation",
         seconds=seconds,

@@ -167,7 +167,8 @@ inline ForwardTask at_block(const ForwardTask &t, const Block &block) {
   return here;
 }
 
-template <bool kQuantized> inline void forward_norm(const ForwardTask &t, const Block &block) {
+// x and u of a block; the backward pass does it again.
+template <bool kQuantized, class Task> inline void read_and_norm(const Task &t, const Block &block) {
   const Padded &n = t.n;
   for (Index r = 0; r < block.rows(); ++r) {
     float *x = t.x + r * n.Hp, *u = t.u + r * n.Hp;
@@ -334,7 +335,7 @@ template <bool kQuantized> inline void walk_from_right(const ForwardTask &t) {
     want_block(ahead, t.f.layer.x, n.H, next, n);
     want_rows(ahead, t.state, n.Cp, next, n);
     ahead.spread(calls_of(block.rows(), n.Sp, n.Hp));
-    forward_norm<kQuantized>(here, block);
+    read_and_norm<kQuantized>(here, block);
     forward_input<kQuantized>(here, block, ahead);
     forward_scan<kQuantized>(here, block, right);
   }
@@ -352,7 +353,7 @@ template <bool kQuantized> inline void walk_from_left(const ForwardTask &t) {
     want_block(ahead, t.f.layer.x, n.H, next, n);
     want_rows(ahead, t.state, n.Cp, next, n);
     ahead.spread(calls_of(block.rows(), n.Hp, n.Cp) + calls_of(block.rows(), n.Hp, n.Hp));
-    forward_norm<kQuantized>(here, block);
+    read_and_norm<kQuantized>(here, block);
     if (!n.both_ways()) forward_input<kQuantized>(here, block, ahead);
     forward_scan<kQuantized>(here, block, left);
     forward_output<kQuantized>(here, block, ahead);

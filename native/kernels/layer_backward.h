@@ -347,18 +347,6 @@ template <bool kQuantized> inline void walk_from_right(const BackwardTask &t) {
   }
 }
 
-// x and u of a block.
-template <bool kQuantized> inline void norm_again(const BackwardTask &t, const Block &block) {
-  const Padded &n = t.n;
-  for (Index r = 0; r < block.rows(); ++r) {
-    float *x = t.x + r * n.Hp, *u = t.u + r * n.Hp;
-    read_row(x, t.f.layer.x + block.token(r, n) * n.H, n.H);
-    const RowNorm row = norm_of(t.f.layer, x, n);
-    for (Index j = 0; j < n.Hp; j += kLanes)
-      store(u + j, rounded<kQuantized>(t.w.grids[kNorm], j, normalized(load(x + j), row, t.w, j)));
-  }
-}
-
 // The second of two walks, forwards in time: nu, and what needs it.
 template <bool kQuantized> inline void walk_from_left(const BackwardTask &t) {
   const Padded &n = t.n;
@@ -373,7 +361,7 @@ template <bool kQuantized> inline void walk_from_left(const BackwardTask &t) {
     want_inside(ahead, t, next);
     want_waiting(ahead, t, next);
     ahead.spread(input_calls(n, block.rows()));
-    norm_again<kQuantized>(here, block);
+    read_and_norm<kQuantized>(here, block);
     read_states(here, block, right);
     read_previous(here, block, right);
     backward_scan_from_right<kQuantized>(here, block, right);

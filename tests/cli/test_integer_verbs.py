@@ -15,9 +15,10 @@ from tests.support import small_model
 
 from qs5 import integer, tasks
 from qs5.backends import reference
-from qs5.cli import integers, main, run as run_verb
+from qs5.cli import main, run as run_verb
 from qs5.cli.lower import lowered_run
 from qs5.errors import UserError
+from qs5.integer import whole
 from qs5.training.recipe import load_recipe
 from qs5.training.run import RunInfo
 
@@ -175,10 +176,10 @@ def test_codes_are_made_of_measurements_where_the_model_says_how() -> None:
     bare = regression([dense("input", signal("y"), [[1]])], signal("input"))
     described = _described(bare, scale=(2.0,), offset=(0.5,))
     x = np.array([[[3.0], [-2.0], [100.0]]])
-    assert integers.raw_of(described, x).ravel().tolist() == [7, -3, 127]
-    assert integers.raw_of(bare, x).ravel().tolist() == [3, -2, 100]
+    assert whole.raw_of(described, x).ravel().tolist() == [7, -3, 127]
+    assert whole.raw_of(bare, x).ravel().tolist() == [3, -2, 100]
     with pytest.raises(UserError, match=r"expected whole numbers \(codes\), got others such as 1.5"):
-        integers.raw_of(bare, np.array([[[1.5]]]))
+        whole.raw_of(bare, np.array([[[1.5]]]))
 
 
 @pytest.mark.parametrize(

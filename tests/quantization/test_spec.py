@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.support import small_config
 
 from qs5.errors import UserError
+from qs5.model.config import Head
 from qs5.model.sites import sites_of
 from qs5.quantization.spec import PAPER_TABLE, PRESETS, QuantSpec, from_json, spec_of, text_of, to_json
 from qs5.quantization.spec_file import read_spec, spec_text
@@ -98,6 +100,12 @@ def test_resolution_is_total_and_overrides_win() -> None:
 def test_a_rule_that_fits_nothing_is_an_error() -> None:
     with pytest.raises(UserError, match=r"'layers\.7\.gate' fits no site"):
         QuantSpec(overrides=(("layers.7.gate", 4),)).resolve(small_config())
+
+
+@pytest.mark.parametrize("head", get_args(Head))
+def test_every_site_can_be_named_in_a_rule(head: Head) -> None:
+    for site in sites_of(small_config(head=head, activation="full_glu", bidirectional=True)):
+        assert spec_of(f"W8A8Abar16,{site.name}=4").overrides == ((site.name, 4),)
 
 
 def test_json_round_trip() -> None:

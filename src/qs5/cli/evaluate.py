@@ -8,6 +8,7 @@ from typing import Any, Literal
 import tyro
 
 from qs5.cli import common, integers
+from qs5.integer import whole
 from qs5.tasks.metrics import score
 from qs5.training import methods, record
 from qs5.training.run import RunInfo
@@ -59,10 +60,10 @@ def _evaluate_integers(name: str, args: Arguments) -> int:
     split = task.splits[args.split]
     started = time.monotonic()
     with common.counting(f"{name} on {args.split}") as progress:
-        raw = integers.raw_of(model, split.x)
-        codes = integers.all_logits(engine, raw, split.lengths, progress)
+        raw = whole.raw_of(model, split.x)
+        codes = whole.all_logits(engine, raw, split.lengths, progress)
     seconds = time.monotonic() - started
-    outputs = codes if model.task == "classification" else integers.real_outputs(model, codes)
+    outputs = codes if model.task == "classification" else whole.real_outputs(model, codes)
     value = score(task, split, outputs)
     spec = model.description.spec
     common.console.print(

@@ -5,14 +5,6 @@ import sys
 from qs5 import integer
 from qs5.integer.engine import Backend, Engine
 from qs5.integer.model import IntegerModel
-from qs5.integer.whole import (
-    BATCH as BATCH,
-    all_logits as all_logits,
-    batched as batched,
-    cross_entropy as cross_entropy,
-    raw_of as raw_of,
-    real_outputs as real_outputs,
-)
 
 
 def is_integer_model(name: str) -> bool:

@@ -95,13 +95,7 @@ def lowered_run(model: S5Model, info: RunInfo, task: Task, name: str, *, max_len
         spec=spec,
         plan=plan,
         preprocessing=preprocessing,
-        labels=Labels(
-            task=info.recipe.task,
-            classes=task.classes,
-            units=task.units,
-            channels=task.channels,
-            provenance=provenance(run=name, method=info.method, parent=info.parent, data=info.data),
-        ),
+        labels=labels_of(info, task, run=name),
         max_length=max_length,
     )
 
@@ -119,13 +113,24 @@ def _report_input(p: Preprocessing, plan: GridPlan, d_in: int) -> None:
         )
 
 
-def provenance(*, run: str, method: str, parent: str | None, data: str) -> dict[str, str]:
+def labels_of(info: RunInfo, task: Task, *, run: str) -> Labels:
+    """What the integer model of a run says of itself beside its numbers."""
+    return Labels(
+        task=info.recipe.task,
+        classes=task.classes,
+        units=task.units,
+        channels=task.channels,
+        provenance=_provenance(info, run),
+    )
+
+
+def _provenance(info: RunInfo, run: str) -> dict[str, str]:
     """Where an integer model comes from, names without folders."""
     found = {
         "run": Path(run).name,
-        "method": method,
-        "parent": "" if parent is None else Path(parent).name,
-        "data": data,
+        "method": info.method,
+        "parent": "" if info.parent is None else Path(info.parent).name,
+        "data": info.data,
         "commit": record.commit(),
     }
     return {key: value for key, value in found.items() if value}

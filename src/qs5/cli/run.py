@@ -11,6 +11,7 @@ import numpy as np
 
 from qs5.cli import integers
 from qs5.errors import UserError
+from qs5.integer import whole
 from qs5.integer.model import IntegerModel
 
 USAGE = """predict with an integer model on a file or standard input
@@ -39,11 +40,11 @@ def run(argv: list[str]) -> int:
     if args.stream:
         return _stream(model, args)
     data = _read(args.data, model)
-    raw = integers.raw_of(model, data.x)
+    raw = whole.raw_of(model, data.x)
     if args.raw:
         print("\n\n".join(_raw_text(x) for x in _true_length(raw, data.lengths)))
         return 0
-    codes = integers.all_logits(engine, raw, data.lengths)
+    codes = whole.all_logits(engine, raw, data.lengths)
     for i, row in enumerate(codes):
         length = raw.shape[1] if data.lengths is None else int(data.lengths[i])
         print(_line(model, row, length, as_json=args.json))
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 def _line(model: IntegerModel, codes: np.ndarray, length: int, *, as_json: bool) -> str:
     """One sequence's answer: class and logits, or the outputs of every step."""
     if model.task == "regression":
-        values = integers.real_outputs(model, codes[:length])
+        values = whole.real_outputs(model, codes[:length])
         return json.dumps({"outputs": values.tolist()}) if as_json else _rows(values)
     label = class_name(model, int(np.argmax(codes)))
     if as_json:
@@ -120,7 +121,7 @@ def _stream(model: IntegerModel, args: argparse.Namespace) -> int:
         if sample is None:
             session.reset()
             continue
-        out = session.step(integers.raw_of(model, sample[None, None, :])[0, 0])
+        out = session.step(whole.raw_of(model, sample[None, None, :])[0, 0])
         codes = session.logits if out is None else out[None, :]
         print(_line(model, codes, 1, as_json=args.json), flush=True)
     return 0

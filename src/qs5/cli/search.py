@@ -1,5 +1,6 @@
 """`qs5 search RUN --budget bytes=40k`: the bits of every site, chosen to lose least within a budget."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +9,10 @@ from pathlib import Path
 import tyro
 
 from qs5.cli import common
-from qs5.cli.lower import provenance
+from qs5.cli.lower import labels_of
 from qs5.errors import UserError
 from qs5.files import write_beside
 from qs5.integer import save
-from qs5.lowering.lower import Labels
 from qs5.quantization.spec_file import spec_text
 from qs5.reports.figures import pareto
 from qs5.reports.tables import percent, terminal
@@ -82,13 +82,7 @@ def open_search(name: str, args: Arguments) -> Search:
     return Search(
         model=model,
         task=task,
-        labels=Labels(
-            task=info.recipe.task,
-            classes=task.classes,
-            units=task.units,
-            channels=task.channels,
-            provenance=provenance(run=name, method="ptq", parent=name, data=info.data),
-        ),
+        labels=labels_of(dataclasses.replace(info, method="ptq", parent=name), task, run=name),
         name=Path(name).name,
         folder=args.out or Path("runs") / f"{Path(name).name}-search",
         draw=args.draw,

@@ -38,7 +38,7 @@ from qs5.quantization.static import StaticArithmetic
 from qs5.quantization.tap import Tap, Tapped
 
 EVERY = 8
-"""Of the states' moments, about so many steps of a sequence stand for one: neighbours say much the same."""
+"""Of the states, one step in so many is looked at: neighbours say much the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +231,10 @@ def _flat(x: jax.Array) -> jax.Array:
 
 @eqx.filter_jit
 def _state_sums(original: Layer, layer: Layer, stream: Stream, place: _Place) -> Sums:
-    """Real and imaginary parts of the sums for `StateMoments`, from every EVERY-th step.
+    """Real and imaginary part of S^H S (M, H, H), then of S^H x (M, H), summed over every EVERY-th valid step.
 
-    sum over k of conj(s_k) s_k^T = (R + I) + i (X - X^T) with R, I, X the products re re, im im, re im of s.
+    S (n, H) is the layer's input as a mode filters it, s_k = Lambda-bar_m s_{k-1} + u_k: the state is S B-bar_m. x is
+    the float network's state. S^H S = (R + I) + i (X - X^T) with R, I, X the products re re, im im, re im of S.
     """
     shown = _show(original, layer, stream, place)
     ssm = f"{place.name}.ssm"

@@ -87,7 +87,7 @@ def descend(W: np.ndarray, gram: np.ndarray, start: Rounded, *, high: int) -> Ro
         for i in range(codes.shape[-2]):
             row, own = np.s_[..., i : i + 1, :], gram[..., i : i + 1, i : i + 1]
             distance = np.divide(slope[row], own * step, out=np.zeros_like(slope[row]), where=own > 0.0)
-            best = np.clip(np.floor(codes[row] - distance + 0.5), -high, high)
+            best = _codes(codes[row] - distance, high)
             move = (best - codes[row]) * step
             if np.any(move):
                 slope += gram[..., :, i : i + 1] * move
@@ -98,11 +98,16 @@ def descend(W: np.ndarray, gram: np.ndarray, start: Rounded, *, high: int) -> Ro
     return Rounded(codes, step)
 
 
+def _codes(x: np.ndarray, high: int) -> np.ndarray:
+    """`weights.round_codes` of x in steps, in double precision."""
+    return np.clip(np.floor(x + 0.5), -high, high)
+
+
 def _at_the_edge(W: np.ndarray, gram: np.ndarray, step: np.ndarray, *, high: int) -> Rounded:
     """Descent with steps made smaller until every channel uses its largest code, from which its step is known."""
     found = Rounded(np.zeros_like(W), step)
     for _ in range(SWEEPS):
-        start = Rounded(np.clip(np.floor(W / step + 0.5), -high, high), step)
+        start = Rounded(_codes(W / step, high), step)
         found = descend(W, gram, start, high=high)
         top = np.max(np.abs(found.codes), axis=-2, keepdims=True)
         short = (top < high) & (top > 0)
