@@ -16,8 +16,11 @@ from tests.support import small_config, small_model, small_recipe, small_task
 
 from qs5.cli import main
 from qs5.cli.inspection import save_inspection
+from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.sites import sites_of
+from qs5.quantization.build import arithmetic_for_spec, eigenvalue_codes, prepared
 from qs5.quantization.calibration import CalibrationStats
+from qs5.quantization.grids import GridPlan
 from qs5.quantization.site_report import eigenvalues, weight_arrays
 from qs5.quantization.spec import spec_of
 from qs5.reports import svg
@@ -143,15 +146,25 @@ def test_inspection_counts_every_value_once(folder: Path, stats: CalibrationStat
 
 @pytest.mark.parametrize("schedule", ["sequential", "parallel"])
 def test_eigenvalues_after_quantization_lie_on_the_grid_of_the_spec(schedule: str):
-    model = small_model()
-    for before, after in eigenvalues(model, spec_of(f"W4A8,schedule={schedule}")):
+    model, spec = small_model(), spec_of(f"W4A8,schedule={schedule}")
+    arithmetic = arithmetic_for_spec(spec, model.config, GridPlan((), "", 0))
+    for before, after in eigenvalues(model, arithmetic):
         assert after is not None and before.shape == after.shape == (4, 2)
         for columns in [[0, 1]] if schedule == "sequential" else [[0], [1]]:
             step = np.max(np.abs(before[:, columns])) / 7.0
             codes = after[:, columns] / step
             np.testing.assert_allclose(codes, np.round(codes), atol=2e-3)  # the step is a 15-bit multiplier
             assert np.max(np.abs(after[:, columns] - before[:, columns])) <= 0.51 * step
-    assert all(after is None for _, after in eigenvalues(model, None))
+    assert all(after is None for _, after in eigenvalues(model, FloatArithmetic()))
+
+
+def test_eigenvalues_in_polar_form_are_those_that_the_codes_decode_to():
+    spec = spec_of("W4A8,form=polar")
+    model = prepared(small_model(), spec)
+    codes = eigenvalue_codes(model, spec)
+    arithmetic = arithmetic_for_spec(spec, model.config, GridPlan((), "", 0, codes))
+    for (_, after), (_, coded) in zip(eigenvalues(model, arithmetic), codes, strict=True):
+        np.testing.assert_array_equal(after, np.stack(coded.operands(), axis=-1) / 2**15)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from qs5.quantization.grids import Grid, plan_from_json
 from qs5.quantization.site_report import eigenvalues, saturation, weight_arrays
 from qs5.quantization.spec import from_json
 from qs5.training import record
-from qs5.training.run import RunInfo
+from qs5.training.run import RunInfo, arithmetic_of
 
 FILE = "inspection.json"
 FORMAT = "qs5-inspection/1"
@@ -55,7 +55,7 @@ def inspection_of(model: S5Model, info: RunInfo, stats: CalibrationStats) -> dic
         "sites": sites,
         "eigenvalues": [
             {"before": _pairs(before), "after": None if after is None else _pairs(after)}
-            for before, after in eigenvalues(model, spec)
+            for before, after in eigenvalues(model, arithmetic_of(info, model.config))
         ],
     }
 

@@ -83,6 +83,10 @@ class DynamicArithmetic(Arithmetic):
         """Of weights, and of what products outside of the SSM read: for these the residual stream is act."""
         return self.spec.replace(residual=self.spec.act, state=self.spec.ssm_act).resolve(self.config)
 
+    def bits_of(self, site: str) -> Bits:
+        """Bits of a weight by its site; None: float."""
+        return self._bits[site]
+
     @cached_property
     def _ssm_bits(self) -> dict[str, Bits]:
         """Of what products in the SSM read: for these the residual stream and the state are ssm_act."""

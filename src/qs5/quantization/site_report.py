@@ -3,14 +3,15 @@
 import jax.numpy as jnp
 import numpy as np
 
+from qs5.model.arithmetic import Arithmetic
+from qs5.model.discretize import Complex
 from qs5.model.network import S5Model
-from qs5.model.sites import sites_of
 from qs5.model.ssm import discrete
 from qs5.quantization.calibration import SiteRange
+from qs5.quantization.dynamic import DynamicArithmetic
 from qs5.quantization.fake_quant import DynamicFormat, nearest
 from qs5.quantization.grids import Grid
-from qs5.quantization.spec import QuantSpec
-from qs5.quantization.weights import quantize_eigenvalues
+from qs5.quantization.static import StaticArithmetic, weight_site
 
 
 def weight_arrays(model: S5Model) -> dict[str, np.ndarray]:
@@ -44,23 +45,23 @@ def saturation(seen: SiteRange, grid: Grid) -> float:
     return float(np.mean((seen.sample > top) | (seen.sample < bottom)))
 
 
-def eigenvalues(model: S5Model, spec: QuantSpec | None) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Lambda-bar of each layer, (M, 2) as (re, im), and what it becomes under a spec; None where it stays float."""
-    weights, found = weight_arrays(model), []
-    sites = {site.name: site for site in sites_of(model.config)}
-    for i in range(model.config.layers):
-        name = f"layers.{i}.ssm.state.weight"
-        bits = None if spec is None else spec.bits_of(sites[name])
-        before = weights[name]
-        found.append((before, None if spec is None or bits is None else _quantized(before, bits, spec)))
-    return found
+def eigenvalues(model: S5Model, arithmetic: Arithmetic) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Lambda-bar of each layer, (M, 2) as (re, im), and what it is under an arithmetic; None where it stays float."""
+    weights = weight_arrays(model)
+    names = [f"layers.{i}.ssm.state" for i in range(model.config.layers)]
+    before = {name: weights[weight_site(name)] for name in names}
+    return [(pairs, _quantized(name, pairs, arithmetic)) for name, pairs in before.items()]
 
 
-def _quantized(pairs: np.ndarray, bits: int, spec: QuantSpec) -> np.ndarray:
-    """One step for both parts in the sequential schedule, one each in the parallel scan's first factor."""
-    re, im = (jnp.asarray(pairs[:, part]) for part in (0, 1))
-    if spec.schedule == "sequential":
-        a = quantize_eigenvalues(re, im, bits=bits, rule=spec.range_rule)
-        return np.stack([a.re.value, a.im.value], axis=-1)
-    format_ = DynamicFormat(bits=bits, rule=spec.range_rule)
-    return np.stack([nearest(re, format_), nearest(im, format_)], axis=-1)
+def _quantized(name: str, pairs: np.ndarray, arithmetic: Arithmetic) -> np.ndarray | None:
+    """As the sequential recurrence has them; for the parallel scan its first factor, with a step for each part."""
+    if not isinstance(arithmetic, StaticArithmetic | DynamicArithmetic):
+        return None
+    bits = arithmetic.bits_of(weight_site(name))
+    if bits is None:
+        return None
+    Lambda_bar = Complex(*(jnp.asarray(pairs[:, part]) for part in (0, 1)))
+    if isinstance(arithmetic, StaticArithmetic):
+        return np.stack(arithmetic.eigenvalues(name, Lambda_bar), axis=-1)
+    format_ = DynamicFormat(bits=bits, rule=arithmetic.spec.range_rule)
+    return np.stack([nearest(part, format_) for part in Lambda_bar], axis=-1)

@@ -76,6 +76,10 @@ class StaticArithmetic(LayerArithmetic):
     def _bits(self) -> dict[str, int | None]:
         return dict(self.bits)
 
+    def bits_of(self, site: str) -> int | None:
+        """Bits of a site; None: float."""
+        return self._bits[site]
+
     @cached_property
     def _grids(self) -> dict[str, Grid]:
         return dict(self.plan.grids)
