@@ -1,4 +1,4 @@
-"""What each part of the reconstruction of weights gains: sMNIST after training, one part left out at a time.
+"""What each part of post-training quantization gains: sMNIST, one part left out or changed at a time.
 
     python -m benchmarks.reconstruction run --data-dir DATA [--specs W2A8 W4A8]
     python -m benchmarks.reconstruction show
@@ -23,6 +23,8 @@ PARENT = "smnist-float"
 IMAGES = 3000
 VARIANTS: dict[str, ReconstructionOptions | None] = {
     "nearest": None,
+    "nearest, minmax ranges": None,
+    "nearest, percentile ranges": None,
     "all": ReconstructionOptions(),
     "without B": ReconstructionOptions(B=False),
     "without C": ReconstructionOptions(C=False),
@@ -31,8 +33,11 @@ VARIANTS: dict[str, ReconstructionOptions | None] = {
     "without descent": ReconstructionOptions(descent=False),
     "pull 0.001": ReconstructionOptions(pull=0.001),
     "pull 0.1": ReconstructionOptions(pull=0.1),
+    "all, minmax ranges": ReconstructionOptions(),
+    "all, percentile ranges": ReconstructionOptions(),
 }
-"""None: every weight to its nearest code."""
+"""None: every weight to its nearest code. Ranges of activations: of least square error where no other is named."""
+OBSERVERS = {"minmax ranges": "minmax", "percentile ranges": "percentile"}
 
 
 def main() -> None:
@@ -66,7 +71,8 @@ def _measure(name: str, data_dir: str | None) -> None:
         if any(r["extra"]["key"] == key for r in record.read(RECORDS)):
             continue
         rounding = "nearest" if options is None else "reconstructed"
-        spec = spec_of(f"{name},form=polar,rounding={rounding}")
+        observer = OBSERVERS.get(variant.rpartition(", ")[2], "mse")
+        spec = spec_of(f"{name},form=polar,rounding={rounding},observer={observer}")
         started = time.monotonic()
         fitted, plan = methods.fitted(model, task, spec, options=options)
         seconds = time.monotonic() - started

@@ -4,6 +4,7 @@
     python -m benchmarks.recurrent_bits run --method ptq --rounding nearest --data-dir DATA
     python -m benchmarks.recurrent_bits run --method ptq --form linear --data-dir DATA
     python -m benchmarks.recurrent_bits run --method qaft --data-dir DATA --specs W4A8 --seeds 0 1 2
+    python -m benchmarks.recurrent_bits run --method ptq --specs W8A8,state=8 W8A4SSM8 --data-dir DATA
     python -m benchmarks.recurrent_bits show
 
 A cell starts from the zoo's smnist-float, is quantized, lowered, and run by the native engine (or the
@@ -39,6 +40,17 @@ PAPER = {
     "W2A8": ("11.35", "35.84", "54.75"),
 }
 """PTQ (its raw files), QAFT and QAT (table 5) of the paper, whose Lambda-bar has twice the named bits a mode too."""
+FEWER = {
+    "W8A8,state=12": ("-", "-", "-"),
+    "W8A8,state=10": ("-", "-", "-"),
+    "W8A8,state=8": ("-", "-", "-"),
+    "W8A8,act=6": ("-", "-", "-"),
+    "W8A4SSM8": ("-", "-", "95.63"),
+    "W8A4": ("-", "-", "78.23"),
+    "W8A2SSM8": ("-", "-", "25.47"),
+    "W8A2": ("-", "-", "18.87"),
+}
+"""The same for fewer bits of states and activations (the paper's table 2); the paper's state is float."""
 
 
 def main() -> None:
@@ -48,9 +60,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("--method", choices=("ptq", "qaft"), default="ptq")
-    parser.add_argument(
-        "--specs", nargs="+", default=tuple(PAPER), help="presets; default: the paper's seven"
-    )
+    parser.add_argument("--specs", nargs="+", default=tuple(PAPER), help="specs; default: the paper's seven")
     parser.add_argument("--form", choices=("polar", "linear"), default="polar", help="code of Lambda-bar")
     parser.add_argument(
         "--rounding",
@@ -65,6 +75,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1, help="qaft")
     parser.add_argument(
         "--lr-factor", type=float, default=0.1, help="qaft: learning rates, of the float run's"
+    )
+    parser.add_argument("--distill", type=float, default=0.0, help="qaft: weight of the parent's logits")
+    parser.add_argument(
+        "--distill-layers", type=float, default=0.0, help="qaft: weight of the parent's residual streams"
     )
     parser.add_argument("--data-dir", help="where MNIST's training files are, else $QS5_DATA")
     args = parser.parse_args()
@@ -132,6 +146,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
             "draw": number if args.method == "ptq" else 0,
             "epochs": args.epochs if args.method == "qaft" else 0,
             "lr_factor": args.lr_factor if args.method == "qaft" else 0.0,
+            "distill": [args.distill, args.distill_layers] if args.method == "qaft" else [0.0, 0.0],
         },
     )
     record.append(RECORDS, result)
@@ -140,11 +155,15 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
 
 def _key(args: argparse.Namespace, name: str, number: int) -> str:
     """What a cell is, as a name of its folder."""
+    name = name.replace(",", "-").replace("=", "")
     form = "-linear" if args.form == "linear" else ""
     if args.method == "ptq":
         rounding = "-reconstructed" if args.rounding == "reconstructed" else ""
         return f"recurrent-bits-ptq-{name}{form}{rounding}-draw{number}"
-    return f"recurrent-bits-qaft-{name}{form}-e{args.epochs}-lr{args.lr_factor:g}-s{number}"
+    weights = (
+        f"-distill{args.distill:g}+{args.distill_layers:g}" if args.distill or args.distill_layers else ""
+    )
+    return f"recurrent-bits-qaft-{name}{form}-e{args.epochs}-lr{args.lr_factor:g}{weights}-s{number}"
 
 
 def _quantized(
@@ -155,7 +174,13 @@ def _quantized(
 
     if args.method == "ptq":
         return methods.ptq(model, task, spec, parent=info, name=PARENT, out=out, draw=number)
-    options = methods.qaft_options(info.recipe.train, lr_factor=args.lr_factor, epochs=args.epochs)
+    options = methods.qaft_options(
+        info.recipe.train,
+        lr_factor=args.lr_factor,
+        epochs=args.epochs,
+        distill=args.distill,
+        distill_layers=args.distill_layers,
+    )
     options = options.replace(seed=number)
     with common.training_progress(task, args.epochs) as observer:
         tuned = methods.qaft(
@@ -172,7 +197,13 @@ def _show() -> None:
     records = record.read(RECORDS)
     floats = [r for r in record.read(RESULTS / "smnist.jsonl") if r["method"] == "fp"]
     parent = next((r["value"] for r in reversed(floats) if r["extra"]["parent"] == PARENT), None)
-    rows = [_row(name, [r for r in records if r["extra"]["preset"] == name]) for name in PAPER]
+
+    def rows(specs: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+        return [
+            _row(name, paper, [r for r in records if r["extra"]["preset"] == name])
+            for name, paper in specs.items()
+        ]
+
     header = (
         "spec", "bits", "stored bits of Lambda-bar a mode", "paper: PTQ / QAFT / QAT", "PTQ, linear, reconstructed",
         "PTQ, polar, nearest", "PTQ, polar, reconstructed", "QAFT, polar", "of epochs", "bytes of the file, polar",
@@ -186,13 +217,19 @@ def _show() -> None:
         "weights. Polar codes decode to 16-bit operands, the widest of a model, beside the 16-bit state. A cell: "
         "number of calibration draws (PTQ) or seeds (QAFT): mean (worst). "
         "Records with command, seed, commit and machine: recurrent_bits.jsonl; made by "
-        "`python -m benchmarks.recurrent_bits`.\n\n" + markdown(header, rows)
+        "`python -m benchmarks.recurrent_bits`.\n\n"
+        f"{markdown(header, rows(PAPER))}\n\n"
+        "## Fewer bits in states and activations\n\n"
+        "As above; the recurrence has 8 + 8 bits a mode and the weights 8. An 8-bit state that keeps what rounding "
+        "loses (error feedback) in 8 further bits is nearly the state of 16 bits in two halves, in 4 bits that of "
+        "12.\n\n"
+        f"{markdown(header, rows(FEWER))}"
     )
     write_beside(RESULTS / "recurrent_bits.md", text.encode())
     print(text)
 
 
-def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
+def _row(name: str, paper: tuple[str, ...], records: list[dict[str, Any]]) -> tuple[str, ...]:
     from qs5.quantization.spec import spec_of
 
     spec = spec_of(f"{name},form=polar")
@@ -202,7 +239,7 @@ def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
         name,
         spec.widths(),
         str(2 * (spec.a or 0)),
-        " / ".join(PAPER[name]),
+        " / ".join(paper),
         _spread(_ptq(records, "linear", "reconstructed")),
         _spread(_ptq(records, "polar", "nearest")),
         _spread(_ptq(records, "polar", "reconstructed")),
@@ -231,8 +268,8 @@ def _setting(tuned: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if not tuned:
         return []
 
-    def setting(r: dict[str, Any]) -> tuple[int, float]:
-        return r["extra"]["epochs"], r["extra"]["lr_factor"]
+    def setting(r: dict[str, Any]) -> tuple[Any, ...]:
+        return r["extra"]["epochs"], r["extra"]["lr_factor"], r["extra"].get("distill", [0.0, 0.0])
 
     last = max(enumerate(tuned), key=lambda item: (item[1]["extra"]["epochs"], item[0]))[1]
     return [r for r in tuned if setting(r) == setting(last)]

@@ -110,6 +110,7 @@ def test_own_data_from_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["train", "custom", "--data", "path=missing.csv"], "missing.csv"),
         (["evaluate", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
         (["quantize", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
+        (["quantize", "smnist-float", "--distill", "1"], "expected --method qaft"),
         (["list", "everything"], "takes no arguments"),
         (["inspect", "smnist-float", "--save"], "expected a run of your own with --save"),
         (["report", "nowhere"], "expected a run (a folder with run.json), a sweep's folder or a zoo model"),

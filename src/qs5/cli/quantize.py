@@ -39,6 +39,10 @@ class Arguments:
     """qaft: learning rates as a fraction of the run's."""
     epochs: int | None = None
     """qaft: epochs (default 10 % of the run's); qat: epochs (default the run's)."""
+    distill: float = 0.0
+    """qaft: weight of the divergence from the float run's logits in the loss."""
+    distill_layers: float = 0.0
+    """qaft: weight of the relative error of the residual streams against the float run's."""
     seed: int | None = None
     """Seed of the fine-tuning or training (default: the run's)."""
 
@@ -51,6 +55,11 @@ def run(argv: list[str]) -> int:
     model, info = common.open_run(name)
     if info.spec is not None:
         raise UserError(f"{name}: expected a float run, got one quantized to {info.spec['name']}")
+    if args.method != "qaft" and (args.distill or args.distill_layers):
+        raise UserError(
+            "--distill and --distill-layers: expected --method qaft, which has a float run to learn from, got "
+            f"--method {args.method}"
+        )
     model = with_operators(model, gelu=args.gelu, gate=args.gate)
     label = spec.name.replace(",", "-").replace("=", "")
     out = args.out or Path("runs") / f"{Path(name).name}-{args.method}-{label}"
@@ -78,7 +87,13 @@ def _train(
     if args.seed is not None:
         options = options.replace(seed=args.seed)
     if args.method == "qaft":
-        options = methods.qaft_options(options, lr_factor=args.lr_factor, epochs=args.epochs)
+        options = methods.qaft_options(
+            options,
+            lr_factor=args.lr_factor,
+            epochs=args.epochs,
+            distill=args.distill,
+            distill_layers=args.distill_layers,
+        )
     elif args.epochs is not None:
         options = options.replace(epochs=args.epochs)
     with common.training_progress(task, options.epochs) as observer:

@@ -67,11 +67,13 @@ def trainable(model: S5Model) -> S5Model:
 class Output(NamedTuple):
     """value: (B, classes), or time-major (L, B, d_out) for regression.
     statistics: batch norm's batch statistics, one entry a layer, in training.
-    states: state after the last step, (B, S) a layer."""
+    states: state after the last step, (B, S) a layer.
+    residuals: residual stream after each layer, (L, B, H)."""
 
     value: jax.Array
     statistics: tuple[BatchStatistics | None, ...]
     states: tuple[jax.Array, ...]
+    residuals: tuple[jax.Array, ...]
 
 
 def forward(
@@ -99,13 +101,14 @@ def forward(
     h = arithmetic.enter("input", x)
     h = arithmetic.dot("encoder", h, model.encoder.weight, model.encoder.bias)
     step = eqx.filter_checkpoint(layer_forward) if remat else layer_forward
-    statistics, finals = [], []
+    statistics, finals, residuals = [], [], []
     for i, layer in enumerate(model.layers):
         h, stats, final = step(layer, h, context=context, name=f"layers.{i}", key=keys[i], x0=starts[i])
         statistics.append(stats)
         finals.append(final)
+        residuals.append(h.value)
     value = arithmetic.leave(_head(model, h, arithmetic=arithmetic, lengths=lengths))
-    return Output(value, tuple(statistics), tuple(finals))
+    return Output(value, tuple(statistics), tuple(finals), tuple(residuals))
 
 
 def _head(model: S5Model, h: Signal, *, arithmetic: Arithmetic, lengths: jax.Array | None) -> Signal:

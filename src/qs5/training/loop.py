@@ -17,7 +17,9 @@ from qs5.model.arithmetic import Arithmetic
 from qs5.model.network import S5Model, batch_major, forward, trainable, with_statistics
 from qs5.tasks.batches import batches, permutation
 from qs5.tasks.task import Encoding, Loss, OneHot, Task
+from qs5.training import distillation
 from qs5.training.checkpoints import Checkpoints, TrainState
+from qs5.training.distillation import Teacher
 from qs5.training.evaluate import encode, evaluate, example_loss
 from qs5.training.optimizer import make_optimizer
 from qs5.training.options import TrainOptions
@@ -61,9 +63,11 @@ class Stepper(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def make_stepper(model: S5Model, task: Task, options: TrainOptions, steps: int) -> Stepper:
+def make_stepper(
+    model: S5Model, task: Task, options: TrainOptions, steps: int, *, teacher: Teacher | None = None
+) -> Stepper:
     """`training_step`, compiled for each arithmetic it meets."""
-    step, optimizer = training_step(model, task.encoding, task.loss, options, steps)
+    step, optimizer = training_step(model, task.encoding, task.loss, options, steps, teacher=teacher)
     return Stepper(compiled(step, options), optimizer)
 
 
@@ -75,12 +79,21 @@ def compiled(step: Callable[..., Any], options: TrainOptions) -> Callable[..., A
 
 
 def training_step(
-    model: S5Model, encoding: Encoding | OneHot, loss: Loss, options: TrainOptions, steps: int
+    model: S5Model,
+    encoding: Encoding | OneHot,
+    loss: Loss,
+    options: TrainOptions,
+    steps: int,
+    *,
+    teacher: Teacher | None = None,
 ) -> Stepper:
     """One step, not compiled: (model, opt_state, x, y, lengths, key, arithmetic) -> (model, opt_state, loss).
 
     steps: an epoch has so many. Of `model` the structure counts, not the numbers.
+    teacher: distill from it; its numbers become constants of the step. Raises UserError when the options want one and
+    there is none.
     """
+    _check_teacher(options, teacher)
     optimizer = make_optimizer(model, options, steps)
     batch_stats = model.config.norm == "batch" and not options.freeze_statistics
 
@@ -93,7 +106,7 @@ def training_step(
             return batch_loss(
                 eqx.combine(trained, fixed), x, y, lengths, key,
                 arithmetic=arithmetic, encoding=encoding, loss=loss, batch_stats=batch_stats,
-                remat=options.remat,
+                remat=options.remat, teacher=teacher,
             )  # fmt: skip
 
         (value, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
@@ -124,19 +137,23 @@ def batch_loss(
     loss: Loss,
     batch_stats: bool,
     remat: bool = False,
+    teacher: Teacher | None = None,
 ) -> tuple[jax.Array, Any]:
     """Mean loss of a raw batch (B, L, D) in training mode, with batch norm's statistics."""
+    encoded = encode(x, encoding)
     out = forward(
         model,
-        encode(x, encoding),
+        encoded,
         arithmetic=arithmetic,
         lengths=lengths,
         key=key if model.config.dropout > 0.0 else None,
         batch_stats=batch_stats,
         remat=remat,
     )
-    value = batch_major(out.value, model.config)
-    return jnp.mean(example_loss(value, y, lengths, loss)), out.statistics
+    value = jnp.mean(example_loss(batch_major(out.value, model.config), y, lengths, loss))
+    if teacher is not None:
+        value += distillation.distance(teacher, out, encoded, lengths, loss=loss)
+    return value, out.statistics
 
 
 def initial_state(model: S5Model, optimizer: optax.GradientTransformation, task: Task) -> TrainState:
@@ -154,13 +171,14 @@ def fit(
     options: TrainOptions,
     run: Path | None = None,
     observer: Observer = Observer(),  # noqa: B008  (an immutable value)
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """Train until `options.epochs` or until `patience` runs out; select on the validation metric.
 
     With a folder `run`, the state is checkpointed after every epoch, and a run found there is continued,
-    giving bit for bit what an uninterrupted one would have.
+    giving bit for bit what an uninterrupted one would have. teacher: of a fine-tuning, where the options want one.
     """
-    stepper = make_stepper(model, task, options, steps_per_epoch(task, options))
+    stepper = make_stepper(model, task, options, steps_per_epoch(task, options), teacher=teacher)
     state = initial_state(model, stepper.optimizer, task)
     with contextlib.closing(Checkpoints(run)) if run else contextlib.nullcontext() as checkpoints:
         if checkpoints:
@@ -175,6 +193,14 @@ def fit(
             "(--train.ssm-lr, --train.lr) or clip the gradient (--train.clip-norm)"
         )
     return state
+
+
+def _check_teacher(options: TrainOptions, teacher: Teacher | None) -> None:
+    if teacher is None and (options.distill or options.distill_layers):
+        raise UserError(
+            "distill and distill_layers need a float network to learn from: expected a fine-tuning (qs5 quantize RUN "
+            "--method qaft), got training from scratch; set both to 0"
+        )
 
 
 def steps_per_epoch(task: Task, options: TrainOptions) -> int:

@@ -30,6 +30,7 @@ from qs5.quantization.static import StaticArithmetic
 from qs5.tasks.batches import batches, permutation
 from qs5.tasks.task import Task
 from qs5.training import record, run
+from qs5.training.distillation import Teacher, teacher_of
 from qs5.training.evaluate import encode, evaluate
 from qs5.training.loop import ArithmeticFor, EpochReport, Observer, fit, steps_per_epoch
 from qs5.training.options import TrainOptions
@@ -120,15 +121,29 @@ def qaft(
     arithmetic = arithmetic_for_spec(spec, model.config, plan)
     recipe = dataclasses.replace(parent.recipe, model=model.config, train=options)
     info = run.info_of(recipe, task, method="qaft", spec=to_json(spec), parent=name)
-    return fit_run(model, task, info=info, arithmetic_for=lambda _: arithmetic, out=out, observer=observer)
+    return fit_run(
+        model,
+        task,
+        info=info,
+        arithmetic_for=lambda _: arithmetic,
+        out=out,
+        observer=observer,
+        teacher=teacher_of(model, options),
+    )
 
 
 def qaft_options(
-    options: TrainOptions, *, lr_factor: float = 0.01, epochs: int | None = None
+    options: TrainOptions,
+    *,
+    lr_factor: float = 0.01,
+    epochs: int | None = None,
+    distill: float = 0.0,
+    distill_layers: float = 0.0,
 ) -> TrainOptions:
     """The float run's options with 1 % of the learning rates and 10 % of the epochs (both settable).
 
     Batch norm keeps its running statistics: it is folded in the deployed network.
+    distill, distill_layers: weights of what the float network says (`qs5.training.distillation`).
     """
     epochs = max(1, round(0.1 * options.epochs)) if epochs is None else epochs
     return options.replace(
@@ -137,6 +152,8 @@ def qaft_options(
         lr=options.lr * lr_factor,
         warmup_epochs=min(options.warmup_epochs, 0.1 * epochs),
         freeze_statistics=True,
+        distill=distill,
+        distill_layers=distill_layers,
     )
 
 
@@ -201,6 +218,7 @@ def fit_run(
     arithmetic_for: ArithmeticFor,
     out: Path,
     observer: Observer = QUIET,
+    teacher: Teacher | None = None,
 ) -> S5Model:
     """Fit `model` and keep the run's folder up to date after every epoch."""
     steps_per_epoch(task, info.recipe.train)  # an impossible recipe must not leave a folder behind
@@ -217,7 +235,13 @@ def fit_run(
 
     watched = Observer(step=observer.step, epoch=epoch)
     state = fit(
-        model, task, arithmetic_for=arithmetic_for, options=info.recipe.train, run=out, observer=watched
+        model,
+        task,
+        arithmetic_for=arithmetic_for,
+        options=info.recipe.train,
+        run=out,
+        observer=watched,
+        teacher=teacher,
     )
     return state.best_model
 

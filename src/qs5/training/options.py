@@ -38,6 +38,10 @@ class TrainOptions:
     """Batch norm uses its running statistics in training (fine-tuning of a folded norm)."""
     freeze_eigenvalues: bool = False
     """Lambda and log_step stay as they are (fine-tuning around eigenvalues that are codes already)."""
+    distill: float = 0.0
+    """Weight of the divergence from the float network's logits in the loss (fine-tuning only)."""
+    distill_layers: float = 0.0
+    """Weight of the relative error of the residual streams against the float network's (fine-tuning only)."""
     remat: bool = False
     """Store less for the gradient and compute the inside of every layer twice: for sequences that do not fit."""
     eval_batch_size: int = 100
@@ -49,7 +53,7 @@ class TrainOptions:
         for name in ("epochs", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"training options: expected {name} >= 1, got {getattr(self, name)}")
-        for name in ("seed", "ssm_lr", "lr", "lr_min", "weight_decay"):
+        for name in ("seed", "ssm_lr", "lr", "lr_min", "weight_decay", "distill", "distill_layers"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"training options: expected {name} >= 0, got {getattr(self, name)}")
         if not 0 <= self.warmup_epochs <= self.epochs:
