@@ -1,12 +1,14 @@
 """sMNIST: bits chosen by `qs5 search` against the same bits everywhere, at equal bytes.
 
     python -m benchmarks.search run --data-dir DATA        # uniform ones, then a search a budget; goes on where it was
+    python -m benchmarks.search reconstruct --data-dir DATA    # the same bits, weights reconstructed
     python -m benchmarks.search show
 
 Everything is post-training quantization of the zoo's smnist-float with the same 512 calibration images, judged in the
 integer engine. Searches look at training and validation images alone. Every model in the table is judged once on the
-10,000 test images, after its bits were fixed. Records: results/search.jsonl; table and figure: results/search.md, .png,
-.svg, .csv.
+10,000 test images, after its bits were fixed. Searches round every weight to its nearest code; `reconstruct` takes the
+bits of recorded models, found or uniform, and reconstructs the weights for them. Records: results/search.jsonl; table
+and figure: results/search.md, .png, .svg, .csv.
 """
 
 import argparse
@@ -41,6 +43,10 @@ UNIFORM = {
     "W2A8Abar16 linear": "W2A8,a=16",
 }  # fmt: skip
 """The same widths in all layers: the presets, and such as fill the gaps."""
+RECONSTRUCTED = (
+    "bytes=53300", "W2A8Abar8 polar", "W3A8 polar", "W3A8Abar8 polar", "bytes=87500", "W4A8 polar", "W4A8Abar8 polar",
+)  # fmt: skip
+"""Names of recorded models whose bits are also tried with reconstructed weights."""
 BUDGETS = ("40k", "53300", "70300", "87500", "127400", "155800")
 """Bytes: a little less than the uniform models of 2, 3, 4 bits, of W2A8SSM8 and W8A8; and 40k, which none reaches."""
 
@@ -50,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "show"))
+    parser.add_argument("what", choices=("run", "reconstruct", "show"))
     parser.add_argument("--budgets", nargs="*", default=BUDGETS, help="bytes, as qs5 search takes them")
     parser.add_argument("--uniform", nargs="*", default=tuple(UNIFORM), help="names of the table")
     parser.add_argument("--data-dir", help="where MNIST's training files are, else $QS5_DATA")
@@ -58,6 +64,8 @@ def main() -> None:
     tune_malloc()
     if args.what == "run":
         _run(args)
+    elif args.what == "reconstruct":
+        _reconstruct(args)
     _show()
 
 
@@ -79,10 +87,43 @@ def _run(args: argparse.Namespace) -> None:
             )
 
 
-def _done(name: str) -> bool:
+def _done(name: str, rounding: str = "nearest") -> bool:
     from qs5.training import record
 
-    return any(r["extra"]["name"] == name for r in record.read(RECORDS))
+    return any((r["extra"]["name"], _rounding(r)) == (name, rounding) for r in record.read(RECORDS))
+
+
+def _rounding(r: dict[str, Any]) -> str:
+    """Records from before there was a choice are rounded to nearest."""
+    return r["extra"].get("rounding", "nearest")
+
+
+def _reconstruct(args: argparse.Namespace) -> None:
+    from qs5.cli.search import Arguments, open_search
+    from qs5.training import record
+
+    search = open_search(PARENT, Arguments(budget="", out=FOLDER, data_dir=args.data_dir))
+    found = {r["extra"]["name"]: r["extra"] for r in record.read(RECORDS) if _rounding(r) == "nearest"}
+    for name in RECONSTRUCTED:
+        if name in found and not _done(name, "reconstructed"):
+            started = time.monotonic()
+            text = found[name]["text"] if found[name]["series"] == "searched" else UNIFORM[name]
+            model = _reconstructed(search, text)
+            _append(
+                search, name, found[name]["series"], model, time.monotonic() - started, text, "reconstructed"
+            )
+
+
+def _reconstructed(search: "Search", text: str) -> "IntegerModel":
+    """As `qs5 quantize --spec TEXT,rounding=reconstructed` and `qs5 lower` do it."""
+    from qs5.lowering.lower import lower
+    from qs5.quantization.spec import spec_of
+    from qs5.training import methods
+
+    spec, workshop = spec_of(f"{text},rounding=reconstructed"), search.workshop
+    model, plan = methods.fitted(workshop.model, search.task, spec)
+    assert plan is not None
+    return lower(model, spec=spec, plan=plan, preprocessing=workshop.preprocessing, labels=search.labels)
 
 
 def _uniform(search: "Search", text: str) -> "IntegerModel":
@@ -98,8 +139,9 @@ def _uniform(search: "Search", text: str) -> "IntegerModel":
 
 
 def _append(
-    search: "Search", name: str, series: str, model: "IntegerModel", seconds: float, text: str = ""
-) -> None:
+    search: "Search", name: str, series: str, model: "IntegerModel", seconds: float, text: str = "",
+    rounding: str = "nearest",
+) -> None:  # fmt: skip
     """Judge on validation and, once, on test; write the record."""
     from qs5.integer.cost import bit_operations
     from qs5.integer.file import to_bytes
@@ -127,6 +169,7 @@ def _append(
         extra={
             "name": name,
             "series": series,
+            "rounding": rounding,
             "parent": PARENT,
             "text": text or model.description.spec,
             "widths": model.description.widths,
@@ -153,14 +196,15 @@ def _show() -> None:
     records = sorted(record.read(RECORDS), key=lambda r: r["extra"]["bytes"])
     rows = [_row(r, records) for r in records]
     header = (
-        "model", "bytes", "M bit operations", "validation %", "divergence", "test %", "searched, no larger: test %",
-        "bits in the order of the layers",
+        "model", "weights", "bytes", "M bit operations", "validation %", "divergence", "test %",
+        "searched, no larger: test %", "bits in the order of the layers",
     )  # fmt: skip
     text = (
         "# Bits by search against the same bits everywhere, sMNIST\n\n"
         f"PTQ of {PARENT} (99.49 % test) in the integer engine, calibration draw 0 of 512 images. Bytes of a whole "
         "file. Searched on training and 2,000 validation images (columns validation and divergence, nats from "
-        "the float model's class probabilities); the 10,000 test images were judged once, afterwards. Made by "
+        "the float model's class probabilities); the 10,000 test images were judged once, afterwards. "
+        "weights: rounded to nearest, as in the search, or reconstructed for the same bits. Made by "
         "`python -m benchmarks.search run`; records with commit and machine: search.jsonl.\n\n"
         + markdown(header, rows)
         + "\n![bytes against divergence and accuracy](search.png)\n"
@@ -180,6 +224,7 @@ def _row(r: dict[str, Any], records: Sequence[dict[str, Any]]) -> tuple[str, ...
     rival = _rival(r, records) if e["series"] == "uniform" else None
     return (
         f"**{e['name']}**" if e["series"] == "searched" else e["name"],
+        _rounding(r),
         str(e["bytes"]),
         f"{e['ops'] / 1e6:.2f}",
         f"{100 * e['validation']:.2f}",
@@ -195,7 +240,9 @@ def _rival(uniform: dict[str, Any], records: Sequence[dict[str, Any]]) -> dict[s
     smaller = [
         r
         for r in records
-        if r["extra"]["series"] == "searched" and r["extra"]["bytes"] <= uniform["extra"]["bytes"]
+        if r["extra"]["series"] == "searched"
+        and _rounding(r) == _rounding(uniform)
+        and r["extra"]["bytes"] <= uniform["extra"]["bytes"]
     ]
     return min(smaller, key=lambda r: r["extra"]["validation_divergence"], default=None)
 
@@ -205,8 +252,9 @@ def _point(r: dict[str, Any], records: Sequence[dict[str, Any]]) -> "Point":
 
     e = r["extra"]
     series = "searched" if e["series"] == "searched" else f"uniform, {e['form']}"
+    series += ", reconstructed" if _rounding(r) == "reconstructed" else ""
     beaten = any(
-        o["extra"]["series"] == e["series"]
+        (o["extra"]["series"], _rounding(o)) == (e["series"], _rounding(r))
         and o["extra"]["form"] == e["form"]
         and o["extra"]["bytes"] <= e["bytes"]
         and o["extra"]["validation_divergence"] < e["validation_divergence"]

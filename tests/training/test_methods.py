@@ -121,6 +121,16 @@ def test_qaft_in_polar_form_moves_all_but_the_eigenvalues(parent, tmp_path: Path
     assert run.read_run(tmp_path).recipe.train.freeze_eigenvalues
 
 
+def test_training_refuses_to_reconstruct_what_it_would_then_move(parent, tmp_path: Path) -> None:
+    model, info = parent
+    spec, options = spec_of("W4A8,rounding=reconstructed"), methods.qaft_options(OPTIONS, epochs=1)
+    with pytest.raises(UserError, match="belongs to --method ptq"):
+        methods.qaft(model, TASK, spec, parent=info, name="float", options=options, out=tmp_path / "qaft")
+    with pytest.raises(UserError, match="belongs to --method ptq"):
+        methods.qat(RECIPE, TASK, spec, out=tmp_path / "qat")
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_qat_in_polar_form_codes_its_eigenvalues_anew(tmp_path: Path) -> None:
     codes = []

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic
 from qs5.model.network import S5Model, init_model
 from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
@@ -114,7 +115,9 @@ def qaft(
 
     It starts from the float weights, not from reconstructed ones (docs/recurrent-bits.md: they are a better model but
     a worse start). Eigenvalues in polar codes keep the codes of the float model: what is tuned is the rest.
+    Raises UserError for a spec that asks for reconstructed weights by name.
     """
+    _check_rounding(spec)
     model = prepared(model, spec)
     plan = calibrated_plan(model, task, spec)
     options = options.replace(freeze_eigenvalues=options.freeze_eigenvalues or spec.form == "polar")
@@ -158,7 +161,8 @@ def qaft_options(
 
 
 def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Observer = QUIET) -> S5Model:
-    """Quantization-aware training from scratch."""
+    """Quantization-aware training from scratch. Raises UserError for a spec that asks for reconstructed weights."""
+    _check_rounding(spec)
     recipe = run.complete(recipe, task)
     model = prepared(init_model(jax.random.key(recipe.train.seed), recipe.model), spec)
     info = run.info_of(recipe, task, method="qat", spec=to_json(spec))
@@ -167,6 +171,14 @@ def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Obs
         return arithmetic_for_spec(spec, current.config, calibrated_plan(current, task, spec))
 
     return fit_run(model, task, info=info, arithmetic_for=arithmetic_for, out=out, observer=observer)
+
+
+def _check_rounding(spec: QuantSpec) -> None:
+    if spec.rounding == "reconstructed":
+        raise UserError(
+            f"spec {spec.name}: rounding=reconstructed belongs to --method ptq; expected rounding=auto or nearest "
+            "with qaft and qat, which start from float weights"
+        )
 
 
 def fitted(
