@@ -63,7 +63,7 @@ def test_a_record_fills_its_cell_and_is_named_with_seed_commit_and_scale():
     text = text_of("table5", line(value=0.98), line(seed=1, value=0.99), line(value=0.97, extra=PAPER_WAY))
     cells = row_of(text, "PTQ", "W8A8")
     assert cells[2:] == ["96.27", "97.00 [1]", "98.50 (98.00 to 99.00) [2]"]
-    assert "[2] ptq W8A8, seeds 0, 1; smnist, 4 layers" in text and "commit abc; `qs5 sweep`" in text
+    assert "[2] ptq W8A8, seeds 0, 1; smnist, smnist, 4 layers" in text and "commit abc; `qs5 sweep`" in text
     assert row_of(text, "PTQ", "W4A8")[4].startswith("not run here")
 
 
@@ -83,6 +83,14 @@ def test_a_record_of_something_else_fills_no_cell_of_ptq_w8a8(other: dict[str, A
     assert all(
         cell.startswith("not run here") for cell in row_of(text_of("table5", other), "PTQ", "W8A8")[3:]
     )
+
+
+def test_data_that_stands_in_for_the_benchmark_is_named_in_the_cell_and_never_averaged_with_it():
+    own, other = line(task="scifar", value=0.5), line(task="scifar-jpeg", value=0.75, seed=1)
+    cell = row_of(text_of("table1", own, other), "sCIFAR", "PTQ W8A8")[4]
+    assert cell == "50.00 [1]<br>75.00, data from JPEG files [2]"
+    ahead = line(task="scifar-ahead")
+    assert row_of(text_of("table1", ahead), "sCIFAR", "PTQ W8A8")[4].startswith("not run here")
 
 
 def test_fine_tuning_of_one_epoch_and_of_a_tenth_are_told_apart():

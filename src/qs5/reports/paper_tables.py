@@ -49,7 +49,7 @@ class Wanted:
 
     def fits(self, r: Result) -> bool:
         """Whether a result is one of these."""
-        same = (r.task, r.method, r.spec, r.way) == (self.task, self.method, self.spec, self.way)
+        same = (r.stands_for, r.method, r.spec, r.way) == (self.task, self.method, self.spec, self.way)
         operators = all(r.model.get(name) == value for name, value in self.model.items())
         return same and operators and self._fits_changes(dict(r.changes)) and self._fits_length(r)
 
@@ -306,13 +306,15 @@ def _value(group: Group, notes: _Notes) -> str:
     if "lr_factor" in first.extra:
         changes += f", learning rates times {first.extra['lr_factor']:g}"
     mark = notes.record(
-        f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.scale}; commit {commits}; "
-        f"`{first.command}`"
+        f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
+        f"commit {commits}; `{first.command}`"
     )
     text = f"{100 * group.mean:.2f}"
     if len(group.results) > 1:
         low, high = (100 * f(r.value for r in group.results) for f in (min, max))
         text += f" ({low:.2f} to {high:.2f})"
+    if first.other_data:
+        text += f", {first.other_data}"
     return f"{text} {mark}"
 
 
