@@ -87,6 +87,7 @@ def _row(text: str) -> str:
         seconds=time.monotonic() - started,
         extra={
             "parent": PARENT,
+            "rounding": "nearest",
             "backend": backend,
             "widths": lowered.description.widths,
             "bytes": len(to_bytes(lowered)),
@@ -116,8 +117,8 @@ def _show() -> None:
     header = ("spec", "bits", "test accuracy, integer engine", "bytes of the file", "times smaller than fp32")
     text = (
         "# sMNIST as integer models, by post-training quantization alone\n\n"
-        f"Parent: the zoo's {PARENT}. All 10,000 test images. Records: integer.jsonl; made by "
-        "`python -m benchmarks.integer_table`.\n\n" + markdown(header, rows)
+        f"Parent: the zoo's {PARENT}. All 10,000 test images. Weights rounded to nearest. "
+        "Records: integer.jsonl; made by `python -m benchmarks.integer_table`.\n\n" + markdown(header, rows)
     )
     write_beside(RESULTS / "integer.md", text.encode())
     print(text)

@@ -111,6 +111,8 @@ def _quantized(
         model = with_operators(model, gelu="qgelu", gate="hard_sigmoid")
     out = Path("runs") / f"{parent}-{args.method}-{text.replace(',', '-').replace('=', '')}"
     extra: dict[str, Any] = {"widths": spec.widths()}
+    if args.method == "ptq" and spec.schedule == "sequential":
+        extra["rounding"] = spec.rounding
     if args.method == "ptq":
         done = methods.ptq(model, task, spec, parent=info, name=parent, out=out)
         return done.model, done.info, extra
@@ -196,7 +198,8 @@ def _show() -> None:
     text = (
         "# sMNIST: test accuracy in % on all 10,000 images\n\n"
         f"Float parents: {', '.join(f'{k} {v}' for k, v in floats.items()) or 'not judged yet'} (paper: 99.54). "
-        "A dash is a cell that has not been run. Records with command, seed, commit and machine: smnist.jsonl; "
+        "A dash is a cell that has not been run. PTQ rounds every weight to its nearest code; what "
+        "reconstruction gains is in recurrent_bits.md. Records with command, seed, commit and machine: smnist.jsonl; "
         "made by `python -m benchmarks.smnist_table`.\n\n" + markdown(header, rows) + _parts(records)
     )
     write_beside(RESULTS / "smnist.md", text.encode())

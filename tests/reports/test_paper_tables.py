@@ -93,6 +93,15 @@ def test_data_that_stands_in_for_the_benchmark_is_named_in_the_cell_and_never_av
     assert row_of(text_of("table1", ahead), "sCIFAR", "PTQ W8A8")[4].startswith("not run here")
 
 
+def test_both_roundings_of_weights_fill_a_deployable_cell_and_are_told_apart():
+    old = line(command="smnist_table.py run --method ptq", value=0.5)
+    new, auto = line(value=0.75, extra={"rounding": "nearest"}), line(value=0.875)
+    text = text_of("table5", old, auto)
+    assert row_of(text, "PTQ", "W8A8")[4] == "50.00 [1]<br>87.50 [2]"
+    assert "[1] ptq W8A8, rounding=nearest, seed 0" in text and "[2] ptq W8A8, seed 0" in text
+    assert "[1] ptq W8A8, rounding=nearest, seed 0" in text_of("table5", new)
+
+
 def test_fine_tuning_of_one_epoch_and_of_a_tenth_are_told_apart():
     one = line(method="qaft", value=0.5, extra={"epochs": 1, "parent_epochs": 150})
     tenth = line(method="qaft", value=0.75, extra={"epochs": 15, "parent_epochs": 150})

@@ -55,7 +55,7 @@ class Wanted:
 
     def _fits_changes(self, changes: dict[str, str]) -> bool:
         if self.way != "paper":
-            return not changes
+            return changes.keys() <= {"rounding"}
         norm = changes.pop("quantized_norm", "true") == "true"
         return norm == self.quantized_norm and changes.keys() <= {
             "schedule",
