@@ -1,12 +1,12 @@
 """The float32 peak of a machine: `native/peak_float.c`, multiply-adds in registers, in every thread at once."""
 
 import ctypes
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from benchmarks.native.compiled import compiled
+from qs5.machine import processors
 
 ROUNDS = 30_000_000
 """Some 50 ms at four GHz: long enough for the clock to be that of a training step's products."""
@@ -30,8 +30,3 @@ def float_peak(rounds: int = ROUNDS) -> Peak:
     pool = ThreadPoolExecutor(threads)  # a call through ctypes lets go of the interpreter's lock
     count = threads * library.peak_float_multiply_adds(rounds)
     return Peak(lambda: list(pool.map(library.peak_float, [rounds] * threads)), count, threads)
-
-
-def processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

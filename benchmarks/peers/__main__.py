@@ -34,9 +34,7 @@ def main() -> None:
     from benchmarks.peers import page
 
     for key in args.groups or GROUPS:
-        results = page.merge(
-            args.out, key, _memory_entry(args) if key == "memory" else _timed_entry(key, args)
-        )
+        results = page.merge(args.out, key, _memory_entry() if key == "memory" else _timed_entry(key, args))
         page.write(results, args.out, list(GROUPS))
         print(f"{key}: in {args.out / 'peers.md'}", flush=True)
     print((args.out / "peers.md").read_text())
@@ -116,7 +114,7 @@ def _versions() -> str:
 # -- memory ------------------------------------------------------------------------------------------------------
 
 
-def _memory_entry(args: argparse.Namespace) -> dict[str, Any]:
+def _memory_entry() -> dict[str, Any]:
     """Every variant of the training groups in a process of its own, a call each."""
     rows = {}
     for key in ("training", "qat"):

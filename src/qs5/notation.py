@@ -1,4 +1,4 @@
-"""Axis letters and array aliases used in every signature.
+"""The axis letters of the shapes in every docstring.
 
 | letter | axis                                                        |
 |--------|-------------------------------------------------------------|
@@ -13,9 +13,3 @@
 Inside the package sequences are time-major, (L, B, H): the recurrence then walks contiguous slices, and a
 product with a weight matrix sees one tall matrix. The public calls take (B, L, D) and turn it once.
 """
-
-from typing import TypeAlias
-
-import numpy as np
-
-NumpyArray: TypeAlias = np.ndarray

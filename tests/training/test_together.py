@@ -20,7 +20,7 @@ from qs5.training import together
 from qs5.training.evaluate import evaluate
 from qs5.training.loop import EpochReport, Observer, fit
 from qs5.training.options import TrainOptions
-from qs5.training.together import Member, fit_together, outputs_together, unstack
+from qs5.training.together import Member, fit_together, outputs_together
 
 OPTIONS = TrainOptions(epochs=3, batch_size=4, eval_batch_size=4, ssm_lr=1e-2, lr=1e-2, official_quirks=True)
 PAPER = "schedule=parallel,range_rule=aqt,quantized_backward=true"
@@ -54,6 +54,12 @@ def alone(member: Member, arithmetic: Any) -> tuple[S5Model, list[EpochReport], 
         options=OPTIONS.replace(seed=member.seed), observer=Observer(epoch=lambda r, *_: reports.append(r)),
     )  # fmt: skip
     return state.best_model, reports, state.best_epoch
+
+
+def unstack(models: S5Model) -> list[S5Model]:
+    """The members of a stack, one by one."""
+    count = jax.tree.leaves(models)[0].shape[0]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], models) for i in range(count)]
 
 
 FOUR_BITS = f"a=4,b=4,c=4,d=4,ssm_act=4,dense=float,act=float,{PAPER}"

@@ -16,6 +16,7 @@ from qs5.integer.engine import State, check_raw, refuse_bidirectional
 from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import InputQuantizer, IntegerModel
 from qs5.integer.signals import Signal
+from qs5.machine import processors
 
 LEVEL_VARIABLE = "QS5_NATIVE_ISA"
 """Environment variable that limits the instruction set: baseline, avx2 or avx512vnni."""
@@ -127,7 +128,7 @@ class NativeEngine:
         counts: np.ndarray | None,
         block: int = 0,
     ) -> np.ndarray | None:
-        codes = _raw(raw, self.model.input)
+        codes = _raw(raw)
         outputs = self._engine.run(codes, lengths, records, self.threads, block, counts)
         return None if outputs is None else outputs.astype(np.int64)
 
@@ -185,8 +186,8 @@ class NativeStream:
 
 
 def engine(model: IntegerModel) -> NativeEngine:
-    """The native engine of a model, with one thread for each processor."""
-    return NativeEngine(model, threads=os.cpu_count() or 1)
+    """The native engine of a model, with one thread for each processor that this process may use."""
+    return NativeEngine(model, threads=processors())
 
 
 class _Layout:
@@ -282,7 +283,7 @@ def _channels(model: IntegerModel) -> int:
     return 1 if model.input.source == "token" else model.input.out.channels
 
 
-def _raw(raw: np.ndarray, q: InputQuantizer) -> np.ndarray:
+def _raw(raw: np.ndarray) -> np.ndarray:
     """Contiguous, of a type that the engine reads. Codes and tokens beyond 32 bits saturate anyway."""
     raw = np.ascontiguousarray(raw)
     if raw.dtype.isnative and raw.dtype.name in RAW_TYPES:

@@ -17,7 +17,7 @@ import numpy as np
 from qs5.tasks.errors import DataError
 from qs5.tasks.task import PAPER, VALIDATION, Split
 
-PAD, UNKNOWN, END = 0, 1, 2
+UNKNOWN, END = 1, 2  # padding is 0, as `pad` leaves it
 SPECIALS = ("<pad>", "<unk>", "<eos>")
 CODE_POINTS = 0x110000
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qs5.files import write_beside
+from qs5.machine import processors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def _git(*arguments: str) -> str:
 
 def machine() -> str:
     """Processor and core count, without a host name."""
-    return f"{_processor()}, {_cores()} cores, Python {platform.python_version()}"
+    return f"{_processor()}, {processors()} cores, Python {platform.python_version()}"
 
 
 def peak_mib() -> int | None:
@@ -136,7 +136,3 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

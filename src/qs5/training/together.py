@@ -114,12 +114,6 @@ def stack(models: Sequence[S5Model]) -> S5Model:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
 
 
-def unstack(models: S5Model) -> list[S5Model]:
-    """The inverse of `stack`."""
-    count = jax.tree.leaves(models)[0].shape[0]
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], models) for i in range(count)]
-
-
 @functools.cache
 def _stepper(
     config: ModelConfig, encoding: Encoding | OneHot, loss: Loss, options: TrainOptions, steps: int

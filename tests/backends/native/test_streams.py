@@ -1,5 +1,6 @@
 """State saved, restored and reset; saturation counted; a million steps."""
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 from tests.conformance.models import random_integer_model, random_sequences
 
-from qs5.backends import reference
+from qs5.backends import native, reference
 from qs5.backends.native import NativeEngine, levels
 from qs5.integer.errors import IntegerModelError
 from qs5.integer.model import IntegerModel
 from qs5.integer.signals import Signal
+from qs5.machine import processors
 
 MILLION = 1_000_000
 
@@ -160,3 +162,9 @@ def test_a_million_steps(seed: int, rng: np.random.Generator) -> None:
     slow.restore(before.state)
     slow.run(raw[:, -1000:])
     np.testing.assert_array_equal(slow.answer(), whole.answer())
+
+
+def test_an_engine_has_a_thread_for_each_processor_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert processors() == 3
+    assert native.engine(random_integer_model(0)).threads == 3
