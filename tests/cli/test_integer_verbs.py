@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests import originals
-from tests.integer.small import classifier, dense, regression, signal
+from tests.integer.small import classifier, dense, regression, signal, tokens
 from tests.support import small_model
 
 from qs5 import integer, tasks
 from qs5.backends import reference
-from qs5.cli import main, run as run_verb
+from qs5.cli import bench, main, run as run_verb
+from qs5.cli.golden import noise
 from qs5.cli.lower import lowered_run
 from qs5.errors import UserError
 from qs5.integer import whole
@@ -229,6 +230,14 @@ def test_mistakes_with_integer_models(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_noise_for_bench_is_of_tokens_that_the_embedding_has():
+    sequences = bench._sequences(tokens(), 2, None)  # max_length is 50, less than the 128 steps
+    assert [s.shape for s in sequences] == [(50, 1), (50, 1)]
+    assert {int(v) for s in sequences for v in s.ravel()} == {0, 1, 2, 3, 4}
+    assert [s.shape for s in bench._sequences(classifier(), 1, None)] == [(128, 2)]
+    assert [len(s) for s in noise(tokens())] == [1, 2, 33]
 
 
 def test_a_run_on_tokens_is_not_lowered(tmp_path: Path):

@@ -9,11 +9,13 @@ import numpy as np
 
 from qs5 import integer, tasks
 from qs5.backends.mcu import CORES
+from qs5.cli.golden import noise
 from qs5.files import write_beside
 from qs5.integer.model import IntegerModel
 from qs5.reports.tables import markdown
 from qs5.tasks import Split
 
+NOISE_STEPS = 128
 HEADER = ("core", "flash", "static RAM", "stack", "instructions a step", "per multiply-accumulate")
 
 
@@ -65,17 +67,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sequences(model: IntegerModel, count: int, data_dir: str | None) -> list[np.ndarray]:
-    """Test sequences of a model of `smnist` or `fsdd`, else noise of 128 steps over the range of the raw samples."""
+    """Test sequences of a model of `smnist` or `fsdd`, else noise (`golden.noise`)."""
     if model.description.task in TEST_DATA:
         test = TEST_DATA[model.description.task](data_dir)
         lengths = [test.x.shape[1]] * len(test) if test.lengths is None else test.lengths
         return [x[:n].astype(np.int64) for x, n in zip(test.x[:count], lengths[:count], strict=True)]
-    channels = 1 if model.input.source == "token" else model.input.out.channels
-    low, high = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}.get(
-        model.input.source, (model.input.out.low, model.input.out.high)
-    )
-    rng = np.random.default_rng(0)
-    return [rng.integers(low, high + 1, (128, channels)) for _ in range(count)]
+    return noise(model, (NOISE_STEPS,) * count)
 
 
 TEST_DATA: dict[str, Callable[[str | None], Split]] = {

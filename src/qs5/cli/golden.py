@@ -6,7 +6,6 @@ import numpy as np
 
 from qs5.backends import reference
 from qs5.backends.c99 import Golden
-from qs5.integer import ops as o
 from qs5.integer.model import IntegerModel
 
 LENGTHS = (1, 2, 33)
@@ -21,16 +20,9 @@ def golden_of(model: IntegerModel, sequences: Sequence[np.ndarray] | None = None
     )
 
 
-def noise(model: IntegerModel) -> list[np.ndarray]:
-    """Uniform raw samples over the whole range, the same in every call."""
-    rng, (low, high) = np.random.default_rng(0), _raw_range(model)
-    shapes = [(min(L, model.max_length), model.input.out.channels) for L in LENGTHS]
+def noise(model: IntegerModel, lengths: Sequence[int] = LENGTHS) -> list[np.ndarray]:
+    """Uniform raw samples over the whole range, the same in every call: (L, D) for each of `lengths`, which are cut to
+    the model's max_length."""
+    rng, (low, high) = np.random.default_rng(0), model.raw_range
+    shapes = [(min(L, model.max_length), model.input.out.channels) for L in lengths]
     return [rng.integers(low, high + 1, shape) for shape in shapes]
-
-
-def _raw_range(model: IntegerModel) -> tuple[int, int]:
-    q = model.input
-    if q.source == "token":
-        sizes = [op.tokens for op in model.ops if isinstance(op, o.Embedding) and op.x == q.out.name]
-        return 0, min([*sizes, q.out.high + 1]) - 1
-    return {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}.get(q.source, (q.out.low, q.out.high))

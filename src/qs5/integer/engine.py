@@ -67,8 +67,7 @@ def engine(model: IntegerModel, backend: Backend | Literal["auto"] = "auto") -> 
 
     Raises UserError for an unknown backend, or one that cannot run here, with what it lacks.
     """
-    if backend == "auto":
-        return engine(model, "native" if available("native") else "reference")
+    backend = chosen(backend)
     if backend not in get_args(Backend):
         raise IntegerModelError(
             f"expected a backend of {', '.join(get_args(Backend))} or auto, got {backend!r}"
@@ -80,6 +79,13 @@ def engine(model: IntegerModel, backend: Backend | Literal["auto"] = "auto") -> 
             f"expected a backend that runs here, got {backend} ({error}); take backend='auto'"
         ) from error
     return module.engine(model)
+
+
+def chosen(backend: Backend | Literal["auto"]) -> Backend:
+    """The backend that a name stands for; "auto": native where it was built, else the reference."""
+    if backend != "auto":
+        return backend
+    return "native" if available("native") else "reference"
 
 
 def available(backend: Backend) -> bool:
@@ -118,9 +124,7 @@ def check_raw(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None =
         raise IntegerModelError(
             f"expected {raw.shape[0]} lengths of 1 to {raw.shape[1]}, got {lengths.tolist()[:8]}"
         )
-    low, high = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}.get(
-        model.input.source, (-(2**31), 2**31 - 1)
-    )
+    low, high = model.input.accepted
     if raw.size and (raw.min() < low or raw.max() > high):
         raise IntegerModelError(
             f"expected raw samples of {low} to {high} ({model.input.source}), got {raw.min()} to {raw.max()}"

@@ -6,7 +6,7 @@ The answer of a model is defined by SPEC.md; every backend gives it to the bit.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from qs5.integer.ops import POOLS, Op, Recurrence
+from qs5.integer.ops import POOLS, Embedding, Op, Recurrence
 from qs5.integer.signals import Signal
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ SPEC_VERSION = 1
 
 Source = Literal["uint8", "int16", "codes", "token"]
 Task = Literal["classification", "regression"]
+
+RAW_RANGES = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}
+"""Smallest and largest raw sample of the sources that are types of whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,11 @@ class InputQuantizer:
     M: tuple[int, ...] = ()
     offset: tuple[int, ...] = ()
     shift: int = 1
+
+    @property
+    def accepted(self) -> tuple[int, int]:
+        """Smallest and largest raw sample that is no error. Codes and token numbers that are too large saturate."""
+        return RAW_RANGES.get(self.source, (-(2**31), 2**31 - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,16 @@ class IntegerModel:
     def signals(self) -> dict[str, Signal]:
         """Every signal by name, in order."""
         return {s.name: s for s in (self.input.out, *(op.out for op in self.ops))}
+
+    @property
+    def raw_range(self) -> tuple[int, int]:
+        """Smallest and largest raw sample that means something of its own: what the source can hold, the codes of the
+        first signal, or the tokens that the embedding has an entry for."""
+        q = self.input
+        if q.source == "token":
+            sizes = [op.tokens for op in self.ops if isinstance(op, Embedding) and op.x == q.out.name]
+            return 0, min([*sizes, q.out.high + 1]) - 1
+        return RAW_RANGES.get(q.source, (q.out.low, q.out.high))
 
     @property
     def pool_index(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from qs5.errors import UserError
 from qs5.integer import arithmetic as integers
 from qs5.integer.checks import check
-from qs5.integer.model import Description, InputQuantizer, IntegerModel
+from qs5.integer.model import RAW_RANGES, Description, InputQuantizer, IntegerModel
 from qs5.integer.signals import Signal
 from qs5.lowering.program import Program
 from qs5.model.network import S5Model, forward
@@ -19,7 +19,6 @@ from qs5.quantization.grids import Grid, GridPlan
 from qs5.quantization.spec import QuantSpec
 
 DEFAULT_MAX_LENGTH = 65_536
-RAW_RANGES = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
