@@ -100,7 +100,6 @@ def _quantized(
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Model and description after PTQ or fine-tuning, and what the record should also say."""
     from qs5.cli import common
-    from qs5.cli.quantize import with_operators
     from qs5.quantization.spec import spec_of
     from qs5.training import methods, run
 
@@ -108,7 +107,7 @@ def _quantized(
     # benchmarks/recurrent_bits.py.
     spec = spec_of(text if "schedule=parallel" in text else f"{text},rounding=nearest")
     if spec.schedule == "parallel":
-        model = with_operators(model, gelu="qgelu", gate="hard_sigmoid")
+        model = methods.with_operators(model, gelu="qgelu", gate="hard_sigmoid")
     out = Path("runs") / f"{parent}-{args.method}-{text.replace(',', '-').replace('=', '')}"
     extra: dict[str, Any] = {"widths": spec.widths()}
     if args.method == "ptq" and spec.schedule == "sequential":

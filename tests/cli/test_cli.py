@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qs5.cli import main
+from qs5.cli import common, main
+from qs5.training.loop import StepReport
 
 TINY = (
     "--model.layers",
@@ -218,3 +219,16 @@ def test_tensorboard_files_are_written_where_asked(tmp_path: Path) -> None:
     assert main(["train", "digits", "--out", str(tmp_path / "run"), "--tensorboard", *tiny]) == 0
     events = list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
     assert len(events) == 1 and b"train_loss" in events[0].read_bytes()
+
+
+def test_a_row_of_the_bar_counts_the_steps_of_all_epochs() -> None:
+    with common.progress_bar() as bar:
+        step = common.step_row(bar, "training", epochs=3)
+        step(StepReport(epoch=2, step=4, steps=10, loss=0.51239))
+        (row,) = bar.tasks
+    assert (row.description, row.completed, row.total, row.fields["note"]) == (
+        "training",
+        14,
+        30,
+        "loss 0.5124",
+    )

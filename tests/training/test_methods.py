@@ -55,6 +55,20 @@ def test_ptq_changes_no_parameter_and_can_be_judged_again(parent, tmp_path: Path
     assert second.extra["model"]["H"] == model.config.H
 
 
+def test_other_operators_keep_the_parameters(parent) -> None:
+    model, _ = parent
+    assert (model.config.gelu, model.config.gate) == ("gelu", "sigmoid")
+    changed = methods.with_operators(model, gelu="qgelu", gate=None)
+    assert changed.config == model.config.replace(gelu="qgelu")
+    assert methods.with_operators(changed, gelu=None, gate="hard_sigmoid").config == model.config.replace(
+        gelu="qgelu", gate="hard_sigmoid"
+    )
+    for mine, theirs in zip(jax.tree.leaves(changed), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ValueError, match="gelu"):
+        methods.with_operators(model, gelu="relu", gate=None)
+
+
 def test_ptq_is_not_the_float_model(parent, tmp_path: Path) -> None:
     model, info = parent
     coarse = methods.ptq(model, TASK, spec_of("W2A8"), parent=info, name="float", out=tmp_path).info

@@ -113,6 +113,17 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(row, completed=done, total=total)
 
 
+def step_row(bar: Progress, description: str, epochs: int) -> Callable[[StepReport], None]:
+    """A new row of a bar for the steps of a training: what to call after every step."""
+    row = bar.add_task(description, total=None, note="")
+
+    def step(report: StepReport) -> None:
+        done = (report.epoch - 1) * report.steps + report.step
+        bar.update(row, total=epochs * report.steps, completed=done, note=f"loss {report.loss:.4f}")
+
+    return step
+
+
 @contextlib.contextmanager
 def training_progress(task: Task, epochs: int, *, tensorboard: Path | None = None) -> Iterator[Observer]:
     """An observer that shows loss, validation metric and time left, and prints one line an epoch.
@@ -120,11 +131,6 @@ def training_progress(task: Task, epochs: int, *, tensorboard: Path | None = Non
     tensorboard: also write event files there (needs the extra `tensorboard`).
     """
     with progress_bar() as bar, _event_writer(tensorboard) as writer:
-        row = bar.add_task("training", total=None, note="")
-
-        def step(report: StepReport) -> None:
-            done = (report.epoch - 1) * report.steps + report.step
-            bar.update(row, total=epochs * report.steps, completed=done, note=f"loss {report.loss:.4f}")
 
         def epoch(report: EpochReport, *_: object) -> None:
             star = " *" if report.best else ""
@@ -135,7 +141,7 @@ def training_progress(task: Task, epochs: int, *, tensorboard: Path | None = Non
             )
             writer(report)
 
-        yield Observer(step=step, epoch=epoch)
+        yield Observer(step=step_row(bar, "training", epochs), epoch=epoch)
 
 
 def _memory() -> str:

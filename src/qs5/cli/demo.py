@@ -87,16 +87,11 @@ def _bar(task: Task, epochs: int, what: str) -> Iterator[methods.Observer]:
     """One bar a training, and one line when it is done."""
     best = [0.0]
     with common.progress_bar() as bar:
-        row = bar.add_task(what, total=None, note="")
-
-        def step(report: common.StepReport) -> None:
-            done = (report.epoch - 1) * report.steps + report.step
-            bar.update(row, total=epochs * report.steps, completed=done, note=f"loss {report.loss:.4f}")
 
         def epoch(report: common.EpochReport, *_: object) -> None:
             best[0] = max(best[0], report.metric)
 
-        yield methods.Observer(step=step, epoch=epoch)
+        yield methods.Observer(step=common.step_row(bar, what, epochs), epoch=epoch)
     common.console.print(f"   {what}: best validation {task.metric} {100 * best[0]:.2f} %")
 
 

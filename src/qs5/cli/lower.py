@@ -10,11 +10,10 @@ from qs5.cli import common
 from qs5.errors import UserError
 from qs5.integer import content_hash, ops as o, save
 from qs5.integer.cost import costs
-from qs5.integer.model import IntegerModel
+from qs5.integer.model import RAW_RANGES, IntegerModel
 from qs5.integer.signals import Signal
 from qs5.lowering.lower import (
     DEFAULT_MAX_LENGTH,
-    RAW_RANGES,
     Labels,
     Preprocessing,
     input_differences,
@@ -26,7 +25,8 @@ from qs5.model.network import S5Model
 from qs5.quantization.grids import GridPlan, plan_from_json
 from qs5.quantization.spec import from_json
 from qs5.reports.tables import terminal
-from qs5.tasks import OneHot, Task
+from qs5.search.workshop import preprocessing_of
+from qs5.tasks import Task
 from qs5.training import record
 from qs5.training.run import RunInfo
 
@@ -76,19 +76,13 @@ def lowered_run(model: S5Model, info: RunInfo, task: Task, name: str, *, max_len
         raise UserError(
             f"{name}: expected a quantized run, got a float one; quantize it first: qs5 quantize {name}"
         )
-    if isinstance(task.encoding, OneHot):
-        raise UserError(
-            f"{name}: cannot lower this run: {task.name} is read as tokens, which the lowering does not write down yet"
-        )
+    preprocessing = preprocessing_of(task, refused=f"{name}: cannot lower this run")
     spec = from_json(info.spec)
     if reasons := obstacles(model, spec):
         raise UserError(f"{name}: cannot lower this run: " + "; ".join(reasons))
     if info.plan is None:
         raise UserError(f"{name}: expected calibrated grids, got none; quantize it again")
     plan = plan_from_json(info.plan)
-    preprocessing = Preprocessing(
-        dtype=task.train.x.dtype.name, scale=task.encoding.scale, offset=task.encoding.offset
-    )
     _report_input(preprocessing, plan, model.config.d_in)
     return lower(
         model,

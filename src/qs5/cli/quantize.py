@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
             "--distill and --distill-layers: expected --method qaft, which has a float run to learn from, got "
             f"--method {args.method}"
         )
-    model = with_operators(model, gelu=args.gelu, gate=args.gate)
+    model = methods.with_operators(model, gelu=args.gelu, gate=args.gate)
     label = spec.name.replace(",", "-").replace("=", "")
     out = args.out or Path("runs") / f"{Path(name).name}-{args.method}-{label}"
     if args.method == "ptq":
@@ -72,12 +72,6 @@ def run(argv: list[str]) -> int:
         f"{spec.name}: {spec.widths(model.config)}; the quantized run is in {out}", soft_wrap=True
     )
     return 0
-
-
-def with_operators(model: S5Model, *, gelu: Gelu | None, gate: Gate | None) -> S5Model:
-    """The same parameters in a network with other pointwise functions (None: as it is)."""
-    changes = {k: v for k, v in {"gelu": gelu, "gate": gate}.items() if v is not None}
-    return dataclasses.replace(model, config=model.config.replace(**changes))
 
 
 def _train(

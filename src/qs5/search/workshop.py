@@ -30,6 +30,19 @@ from qs5.tasks.task import OneHot, Task
 from qs5.training import methods
 
 
+def preprocessing_of(task: Task, *, refused: str) -> Preprocessing:
+    """How a task makes real input from raw samples, for the lowering.
+
+    Raises UserError, which begins with `refused`, for a task that is read as tokens.
+    """
+    encoding = task.encoding
+    if isinstance(encoding, OneHot):
+        raise UserError(
+            f"{refused}: {task.name} is read as tokens, which the lowering does not write down yet"
+        )
+    return Preprocessing(dtype=task.train.x.dtype.name, scale=encoding.scale, offset=encoding.offset)
+
+
 @dataclass(frozen=True, eq=False)
 class Workshop:
     """A float model and a task, and what is worked out about them once.
@@ -45,10 +58,7 @@ class Workshop:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.task.encoding, OneHot):
-            raise UserError(
-                f"cannot search: {self.task.name} is read as tokens, which the lowering does not write down yet"
-            )
+        preprocessing_of(self.task, refused="cannot search")
         if reasons := obstacles(self.model, QuantSpec(form="linear")):
             raise UserError("cannot search: " + "; ".join(reasons))
 
@@ -155,6 +165,5 @@ class Workshop:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        encoding = self.task.encoding
-        assert not isinstance(encoding, OneHot)
-        return Preprocessing(dtype=self.task.train.x.dtype.name, scale=encoding.scale, offset=encoding.offset)
+        """How the task makes real input from raw samples."""
+        return preprocessing_of(self.task, refused="cannot search")

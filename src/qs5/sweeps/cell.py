@@ -159,13 +159,13 @@ def _train(cell: Cell, parent: Path | None, folder: Path, task: Task, observer: 
         methods.train(cell.recipe, task, out=folder, observer=observer)
         return
     spec = spec_of(cell.spec or "")
-    operators = {k: v for k, v in (("gelu", cell.gelu), ("gate", cell.gate)) if v is not None}
     if parent is None:
-        recipe = dataclasses.replace(cell.recipe, model=cell.recipe.model.replace(**operators))
+        config = methods.replaced_operators(cell.recipe.model, gelu=cell.gelu, gate=cell.gate)
+        recipe = dataclasses.replace(cell.recipe, model=config)
         methods.qat(recipe, task, spec, out=folder, observer=observer)
         return
-    info, model = run.read_run(parent), run.read_model(parent).model
-    model = dataclasses.replace(model, config=model.config.replace(**operators))
+    info = run.read_run(parent)
+    model = methods.with_operators(run.read_model(parent).model, gelu=cell.gelu, gate=cell.gate)
     # Beside each other the name is enough, wherever the sweep's folder is moved to.
     name = cell.parent.name if isinstance(cell.parent, Cell) else str(cell.parent)
     if cell.method == "ptq":

@@ -21,6 +21,7 @@ import numpy as np
 
 from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic
+from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model, init_model
 from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
 from qs5.quantization.calibration import CalibrationStats, calibrate
@@ -42,6 +43,20 @@ CALIBRATION_BATCH = 32
 RECONSTRUCTION_STEPS = 200_000
 """Time steps of calibration data that weights are reconstructed from, at most: of sMNIST 224 sequences, 7 batches."""
 QUIET = Observer()
+
+
+def replaced_operators(config: ModelConfig, *, gelu: str | None, gate: str | None) -> ModelConfig:
+    """The network with other pointwise functions: the names of `Gelu` and `Gate`; None leaves one as it is.
+
+    Raises ValueError for an unknown name.
+    """
+    changes = {k: v for k, v in {"gelu": gelu, "gate": gate}.items() if v is not None}
+    return config.replace(**changes)
+
+
+def with_operators(model: S5Model, *, gelu: str | None, gate: str | None) -> S5Model:
+    """The same parameters in such a network. Raises ValueError for an unknown name."""
+    return dataclasses.replace(model, config=replaced_operators(model.config, gelu=gelu, gate=gate))
 
 
 def train(recipe: Recipe, task: Task, *, out: Path, observer: Observer = QUIET) -> S5Model:
