@@ -9,7 +9,6 @@ Records go to results/integer.jsonl, the table to results/integer.md.
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,11 @@ def _row(text: str) -> str:
     from qs5 import integer
     from qs5.cli import common
     from qs5.cli.lower import lowered_run
-    from qs5.integer import whole
     from qs5.integer.file import to_bytes
+    from qs5.integer.whole import cross_entropy
     from qs5.lowering.lower import DEFAULT_MAX_LENGTH
     from qs5.quantization.spec import spec_of
-    from qs5.tasks.metrics import score
+    from qs5.search.measure import judge
     from qs5.training import methods, record
 
     model, info = common.open_run(PARENT)
@@ -68,10 +67,7 @@ def _row(text: str) -> str:
     lowered = lowered_run(
         quantized.model, quantized.info, task, f"{PARENT} {text}", max_length=DEFAULT_MAX_LENGTH
     )
-    backend = "native" if integer.available("native") else "reference"
-    started = time.monotonic()
-    codes = whole.all_logits(integer.engine(lowered, backend), whole.raw_of(lowered, task.test.x), None)
-    value = score(task, task.test, codes)
+    judged = judge(lowered, task, task.test)
     result = record.RunRecord(
         task=task.name,
         data=task.identity,
@@ -80,22 +76,22 @@ def _row(text: str) -> str:
         seed=info.recipe.train.seed,
         split="test",
         metric=task.metric,
-        value=value,
-        loss=whole.cross_entropy(whole.real_outputs(lowered, codes), task.test.y),
+        value=judged.metric,
+        loss=cross_entropy(judged.outputs, task.test.y),
         n=len(task.test),
         selection="none",
-        seconds=time.monotonic() - started,
+        seconds=judged.seconds,
         extra={
             "parent": PARENT,
             "rounding": "nearest",
-            "backend": backend,
+            "backend": integer.chosen("auto"),
             "widths": lowered.description.widths,
             "bytes": len(to_bytes(lowered)),
             "fp32_bytes": 4 * model.parameter_count,
         },
     )
     record.append(RECORDS, result)
-    return f"{text}: {100 * value:.2f} %, {result.extra['bytes']} bytes"
+    return f"{text}: {100 * judged.metric:.2f} %, {result.extra['bytes']} bytes"
 
 
 def _show() -> None:

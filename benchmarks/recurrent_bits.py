@@ -18,7 +18,7 @@ taken; eigenvalues keep the codes of the float model.
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,27 +30,10 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 RECORDS = RESULTS / "recurrent_bits.jsonl"
 PARENT = "smnist-float"
-PAPER = {
-    "W8A8": ("96.27", "99.53", "99.54"),
-    "W4A8SSM8": ("95.99", "99.52", "99.63"),
-    "W4A8Abar8": ("37.98", "98.83", "99.26"),
-    "W4A8": ("9.74", "10.93", "12.68"),
-    "W2A8SSM8": ("61.94", "99.20", "99.56"),
-    "W2A8Abar8": ("11.35", "67.55", "80.76"),
-    "W2A8": ("11.35", "35.84", "54.75"),
-}
-"""PTQ (its raw files), QAFT and QAT (table 5) of the paper, whose Lambda-bar has twice the named bits a mode too."""
-FEWER = {
-    "W8A8,state=12": ("-", "-", "-"),
-    "W8A8,state=10": ("-", "-", "-"),
-    "W8A8,state=8": ("-", "-", "-"),
-    "W8A8,act=6": ("-", "-", "-"),
-    "W8A4SSM8": ("-", "-", "95.63"),
-    "W8A4": ("-", "-", "78.23"),
-    "W8A2SSM8": ("-", "-", "25.47"),
-    "W8A2": ("-", "-", "18.87"),
-}
-"""The same for fewer bits of states and activations (the paper's table 2); the paper's state is float."""
+FEWER = (
+    "W8A8,state=12", "W8A8,state=10", "W8A8,state=8", "W8A8,act=6", "W8A4SSM8", "W8A4", "W8A2SSM8", "W8A2",
+)  # fmt: skip
+"""Specs with fewer bits of states and activations; the paper's state is float."""
 
 
 def main() -> None:
@@ -60,7 +43,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("--method", choices=("ptq", "qaft"), default="ptq")
-    parser.add_argument("--specs", nargs="+", default=tuple(PAPER), help="specs; default: the paper's seven")
+    parser.add_argument("--specs", nargs="+", help="specs; default: the paper's seven")
     parser.add_argument("--form", choices=("polar", "linear"), default="polar", help="code of Lambda-bar")
     parser.add_argument(
         "--rounding",
@@ -84,10 +67,28 @@ def main() -> None:
     args = parser.parse_args()
     tune_malloc()
     if args.what == "run":
-        for name in args.specs:
+        for name in args.specs or paper_values():
             for number in args.draws if args.method == "ptq" else args.seeds:
                 _cell(args, name, number)
     _show()
+
+
+def paper_values() -> dict[str, tuple[str, str, str]]:
+    """PTQ, QAFT and QAT of the paper by spec (table 5), whose Lambda-bar has twice the named bits a mode too."""
+    from qs5.quantization.spec import PAPER_TABLE
+    from qs5.reports.paper_tables import printed
+
+    def value(name: str, column: str) -> str:
+        return printed("table5", name, column)
+
+    return {name: (value(name, "ptq"), value(name, "qaft tenth"), value(name, "qat")) for name in PAPER_TABLE}
+
+
+def fewer_values() -> dict[str, tuple[str, str, str]]:
+    """The same for the specs of FEWER: the paper has QAT of some of them (table 3, qGELU and layer norm)."""
+    from qs5.reports.paper_tables import printed
+
+    return {name: ("-", "-", printed("table3", name, "qgelu layer")) for name in FEWER}
 
 
 def _cell(args: argparse.Namespace, name: str, number: int) -> None:
@@ -95,12 +96,12 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     from qs5 import integer
     from qs5.cli import common
     from qs5.cli.lower import lowered_run
-    from qs5.integer import whole
     from qs5.integer.file import to_bytes
     from qs5.integer.ops import Recurrence
+    from qs5.integer.whole import cross_entropy
     from qs5.lowering.lower import DEFAULT_MAX_LENGTH
     from qs5.quantization.spec import spec_of
-    from qs5.tasks.metrics import score
+    from qs5.search.measure import judge
     from qs5.training import record
 
     key = _key(args, name, number)
@@ -115,9 +116,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
     quantized = _quantized(args, spec, model, info, task, number, Path("runs") / key)
     seconds = time.monotonic() - started
     lowered = lowered_run(quantized.model, quantized.info, task, key, max_length=DEFAULT_MAX_LENGTH)
-    backend = "native" if integer.available("native") else "reference"
-    codes = whole.all_logits(integer.engine(lowered, backend), whole.raw_of(lowered, task.test.x), None)
-    value = score(task, task.test, codes)
+    judged = judge(lowered, task, task.test)
     first = next(op for op in lowered.ops if isinstance(op, Recurrence))
     result = record.RunRecord(
         task=task.name,
@@ -127,8 +126,8 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
         seed=number if args.method == "qaft" else info.recipe.train.seed,
         split="test",
         metric=task.metric,
-        value=value,
-        loss=whole.cross_entropy(whole.real_outputs(lowered, codes), task.test.y),
+        value=judged.metric,
+        loss=cross_entropy(judged.outputs, task.test.y),
         n=len(task.test),
         selection="none" if args.method == "ptq" else "validation",
         seconds=seconds,
@@ -136,7 +135,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
             "key": key,
             "preset": name,
             "parent": PARENT,
-            "backend": backend,
+            "backend": integer.chosen("auto"),
             "widths": lowered.description.widths,
             "bits_a_mode": 2 * (spec.a or 0),
             "operand_bits": first.bits,
@@ -150,7 +149,7 @@ def _cell(args: argparse.Namespace, name: str, number: int) -> None:
         },
     )
     record.append(RECORDS, result)
-    print(f"{key}: {100 * value:.2f} %, {result.extra['bytes']} bytes, {seconds:.0f} s", flush=True)
+    print(f"{key}: {100 * judged.metric:.2f} %, {result.extra['bytes']} bytes, {seconds:.0f} s", flush=True)
 
 
 def _key(args: argparse.Namespace, name: str, number: int) -> str:
@@ -198,7 +197,7 @@ def _show() -> None:
     floats = [r for r in record.read(RESULTS / "smnist.jsonl") if r["method"] == "fp"]
     parent = next((r["value"] for r in reversed(floats) if r["extra"]["parent"] == PARENT), None)
 
-    def rows(specs: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+    def rows(specs: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
         return [
             _row(name, paper, [r for r in records if r["extra"]["preset"] == name])
             for name, paper in specs.items()
@@ -218,12 +217,12 @@ def _show() -> None:
         "number of calibration draws (PTQ) or seeds (QAFT): mean (worst). "
         "Records with command, seed, commit and machine: recurrent_bits.jsonl; made by "
         "`python -m benchmarks.recurrent_bits`.\n\n"
-        f"{markdown(header, rows(PAPER))}\n\n"
+        f"{markdown(header, rows(paper_values()))}\n\n"
         "## Fewer bits in states and activations\n\n"
         "As above; the recurrence has 8 + 8 bits a mode and the weights 8. An 8-bit state that keeps what rounding "
         "loses (error feedback) in 8 further bits is nearly the state of 16 bits in two halves, in 4 bits that of "
         "12.\n\n"
-        f"{markdown(header, rows(FEWER))}"
+        f"{markdown(header, rows(fewer_values()))}"
     )
     write_beside(RESULTS / "recurrent_bits.md", text.encode())
     print(text)

@@ -145,14 +145,13 @@ def _append(
     """Judge on validation and, once, on test; write the record."""
     from qs5.integer.cost import bit_operations
     from qs5.integer.file import to_bytes
-    from qs5.integer.whole import all_logits, cross_entropy, raw_of, real_outputs
-    from qs5.search.measure import engine, measure
-    from qs5.tasks.metrics import score
+    from qs5.integer.whole import cross_entropy
+    from qs5.search.measure import judge, measure
     from qs5.training import record
 
     task = search.task
     validation = measure(model, task, search.validation)
-    codes = all_logits(engine(model), raw_of(model, task.test.x), task.test.lengths)
+    judged = judge(model, task, task.test)
     result = record.RunRecord(
         task=task.name,
         data=task.identity,
@@ -161,8 +160,8 @@ def _append(
         seed=0,
         split="test",
         metric=task.metric,
-        value=score(task, task.test, codes),
-        loss=cross_entropy(real_outputs(model, codes), task.test.y),
+        value=judged.metric,
+        loss=cross_entropy(judged.outputs, task.test.y),
         n=len(task.test),
         selection="validation" if series == "searched" else "none",
         seconds=seconds,

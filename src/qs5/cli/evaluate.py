@@ -1,15 +1,13 @@
 """`qs5 evaluate RUN_OR_ZOO`: loss and metric on a split."""
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import tyro
 
 from qs5.cli import common, integers
-from qs5.integer import whole
-from qs5.tasks.metrics import score
+from qs5.search.measure import judge
 from qs5.training import methods, record
 from qs5.training.run import RunInfo
 
@@ -58,13 +56,9 @@ def _evaluate_integers(name: str, args: Arguments) -> int:
     model, engine, backend = integers.open_engine(name, args.backend)
     task = common.load_part(model.description.task, common.key_values(args.data), args.data_dir, args.split)
     split = task.splits[args.split]
-    started = time.monotonic()
     with common.counting(f"{name} on {args.split}") as progress:
-        raw = whole.raw_of(model, split.x)
-        codes = whole.all_logits(engine, raw, split.lengths, progress)
-    seconds = time.monotonic() - started
-    outputs = codes if model.task == "classification" else whole.real_outputs(model, codes)
-    value = score(task, split, outputs)
+        judged = judge(model, task, split, engine=engine, progress=progress)
+    value, seconds = judged.metric, judged.seconds
     spec = model.description.spec
     common.console.print(
         f"{name}: {task.metric} {value:.4f} on {len(split)} {args.split} sequences ({spec}, {backend} engine, "

@@ -3,7 +3,7 @@
 import sys
 
 from qs5 import integer
-from qs5.integer.engine import Backend, Engine
+from qs5.integer.engine import Engine
 from qs5.integer.model import IntegerModel
 
 
@@ -17,9 +17,7 @@ def is_integer_model(name: str) -> bool:
 def open_engine(name: str, backend: str) -> tuple[IntegerModel, Engine, str]:
     """Model, engine, and the name of the backend that runs it. Raises UserError."""
     model = integer.load(name)
-    chosen: Backend | str = backend
-    if backend == "auto":
-        chosen = "native" if integer.available("native") else "reference"
-        if chosen == "reference":
-            print("qs5: the native engine is not here, or off; using the (slow) reference", file=sys.stderr)
-    return model, integer.engine(model, chosen), chosen  # type: ignore[arg-type]
+    chosen = integer.chosen(backend)  # type: ignore[arg-type]
+    if (backend, chosen) == ("auto", "reference"):
+        print("qs5: the native engine is not here, or off; using the (slow) reference", file=sys.stderr)
+    return model, integer.engine(model, chosen), chosen

@@ -8,7 +8,12 @@ session.step(u); session.run(chunk); session.logits; session.state; session.rese
 from importlib import resources
 from pathlib import Path
 
-from qs5.integer.engine import Engine as Engine, available as available, engine as engine
+from qs5.integer.engine import (
+    Engine as Engine,
+    available as available,
+    chosen as chosen,
+    engine as engine,
+)
 from qs5.integer.errors import IntegerModelError as IntegerModelError
 from qs5.integer.file import content_hash as content_hash, load as _load_file, save as save
 from qs5.integer.model import IntegerModel as IntegerModel

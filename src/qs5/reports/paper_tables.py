@@ -99,9 +99,19 @@ def sections_of(name: str, paper: Mapping[str, Any]) -> tuple[Section, ...]:
     return build.get(name, _tasks)(paper[name])
 
 
-def _printed(table: Mapping[str, Any], row: str, column: str) -> str:
+def printed(name: str, row: str, column: str) -> str:
+    """What one of the paper's tables prints, without corrections; a dash for a row that it has not."""
+    table = load_paper()[name]
+    return _number(table, row, column) if row in table["rows"] else "-"
+
+
+def _number(table: Mapping[str, Any], row: str, column: str) -> str:
     value = table["rows"][row][table["columns"].index(column)]
-    text = f"{value:.2f}" if isinstance(value, int | float) else str(value)
+    return f"{value:.2f}" if isinstance(value, int | float) else str(value)
+
+
+def _printed(table: Mapping[str, Any], row: str, column: str) -> str:
+    text = _number(table, row, column)
     better = [c for c in table.get("corrections", ()) if (c["row"], c["column"]) == (row, column)]
     if not better:
         return text
@@ -276,7 +286,7 @@ def render(name: str, sources: Sources) -> str:
         *_list("What the paper's numbers say", _remarks(table)),
         *_list("Records", [f"{mark} {text}" for text, mark in notes.records.items()]),
         *_list(
-            "Not run here (the records.jsonl of such a sweep goes into the folder of results)",
+            NOT_RUN,
             [f"{mark} {text}" for text, mark in notes.commands.items()],
         ),
     ]

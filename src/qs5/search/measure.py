@@ -1,6 +1,6 @@
-"""How far an integer model is from the float one on some sequences."""
+"""How good an integer model is on some sequences, and how far from the float one."""
 
-import os
+import time
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.network import S5Model
 from qs5.tasks.metrics import score
 from qs5.tasks.task import Split, Task
-from qs5.training.evaluate import full_batches, predict
+from qs5.training.evaluate import Progress, full_batches, predict
 
 BATCH = 50
 
@@ -45,6 +45,43 @@ def sample_of(model: S5Model, task: Task, split: Split, examples: np.ndarray) ->
     return Sample(split=part, outputs=np.concatenate(found)[: len(part)].astype(np.float64))
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Judged:
+    """What an integer model answers to a split, and what that is worth.
+
+    outputs: (N, classes), or (N, L, d_out) of a regression, in the unit of the targets. metric: the task's.
+    seconds: of making raw samples and running the engine, over all sequences.
+    """
+
+    outputs: np.ndarray
+    metric: float
+    seconds: float
+
+
+def judge(
+    model: IntegerModel,
+    task: Task,
+    split: Split,
+    *,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Judged:
+    """Run an integer model on all of a split; engine: of this model, else the native one, or the reference where it
+    was not built.
+
+    Raises IntegerModelError where the data do not fit the model.
+    """
+    if engine is None:
+        engine = integer.engine(model, "auto")
+    started = time.monotonic()
+    codes = all_logits(engine, raw_of(model, split.x), split.lengths, progress)
+    seconds = time.monotonic() - started
+    outputs = real_outputs(model, codes)
+    # Labels are told by the codes, as on a device: the scale of the logits does not matter.
+    metric = score(task, split, codes if model.task == "classification" else outputs)
+    return Judged(outputs=outputs, metric=metric, seconds=seconds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """divergence: from the float model's outputs, see `divergence`. metric: the task's. n: sequences."""
@@ -56,26 +93,10 @@ class Measured:
 
 def measure(model: IntegerModel, task: Task, sample: Sample) -> Measured:
     """Run an integer model on a sample, in the native engine where it was built."""
-    codes = all_logits(engine(model), raw_of(model, sample.split.x), sample.split.lengths, None)
-    outputs = real_outputs(model, codes)
+    judged = judge(model, task, sample.split)
     return Measured(
-        divergence=divergence(task, sample, outputs),
-        metric=score(task, sample.split, codes if task.objective == "classification" else outputs),
-        n=len(sample.split),
+        divergence=divergence(task, sample, judged.outputs), metric=judged.metric, n=len(sample.split)
     )
-
-
-def engine(model: IntegerModel) -> Engine:
-    """The native engine on all threads, or the reference where it was not built."""
-    if not integer.available("native"):
-        return integer.engine(model, "reference")
-    from qs5.backends.native import NativeEngine
-
-    return NativeEngine(model, threads=_threads())
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def divergence(task: Task, sample: Sample, outputs: np.ndarray) -> float:
