@@ -1,9 +1,11 @@
 """`python -m benchmarks`: the formula of the products, the float32 peak, the page; at tiny sizes."""
 
+import itertools
 import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 from benchmarks import __main__ as bench, training_groups, training_page
-from benchmarks.float_peak import Peak, float_peak, processors
+from benchmarks.float_peak import Peak, float_peak
 from benchmarks.interleaved import ratio, take_turns
 from benchmarks.multiply_adds import multiply_adds
 from benchmarks.training_groups import Group, Quotient
 from benchmarks.training_step import PIXELS, Step
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from tests.clock import Clock
 
 from qs5.errors import UserError
 from qs5.kernels import native
+from qs5.machine import processors
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.config import ModelConfig
 from qs5.model.network import init_model
@@ -90,39 +94,55 @@ def test_a_ratio_is_formed_within_a_round():
     assert ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]).median == 2.0
 
 
-class Sleeper:
-    """A step that sleeps."""
+class Timed:
+    """A step whose call is given."""
 
     config = TINY
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
 
     def call(self, *, batch: int, length: int) -> Any:
         assert (batch, length) == (BATCH, LENGTH)
-        return lambda: time.sleep(self._seconds)
+        return self._call
 
 
-def test_shares_ratios_and_minutes_of_a_group():
-    """A peak that does the step's products in a quarter of the step's time, on a step that is a half of another."""
-    steps: dict[str, Any] = {"slow": Sleeper(0.08), "fast": Sleeper(0.04)}
+def test_shares_ratios_and_minutes_of_a_group(monkeypatch: pytest.MonkeyPatch):
+    """A peak that does twice the step's products; by round: slow / fast is 2, 4, 2, and half the peak's time over fast
+    1/4, 1/2, 1/8. Of three numbers the quartiles are the least and the largest."""
+    clock, first = Clock(monkeypatch), [1000.0] * training_page.WARM_UPS
+    slow, fast = (Timed(clock.taking([*first, *rounds])) for rounds in ([8, 8, 8], [4, 2, 4]))
+    steps: dict[str, Any] = {"slow": slow, "fast": fast}
     group = Group(
         title="T", about="A.", steps=steps, quotients=(Quotient(title="q", over="slow", under="fast"),),
         shares={"fast": "at least 45 %"}, batch=BATCH, length=LENGTH,
     )  # fmt: skip
     count = multiply_adds(TINY, batch=BATCH, length=LENGTH)
-    peak = Peak(lambda: time.sleep(0.02), 2 * count, 2)
+    peak = Peak(clock.taking([*first, 2, 2, 1]), 2 * count, 2)
     entry = training_page.measure(group, peak=peak, rounds=3)
-    near = 0.25  # relative: sleeping is inexact on a busy machine
-    assert entry["ratios"]["q"]["median"] == pytest.approx(2.0, rel=near)
-    assert entry["shares"]["fast"]["median"] == pytest.approx(0.25, rel=near)
-    assert entry["shares"]["fast"]["floor_seconds"] == pytest.approx(0.01, rel=near)
-    assert entry["minutes_per_epoch"]["fast"] == pytest.approx(60_000 / BATCH * 0.04 / 60, rel=near)
+    assert entry["ratios"]["q"] == {"median": 2.0, "low": 2.0, "high": 4.0, "goal": "-"}
+    share = {"multiply_adds": count, "floor_seconds": 1.0, "median": 0.25, "low": 0.125, "high": 0.5}
+    assert entry["shares"] == {"fast": {**share, "goal": "at least 45 %"}}
+    assert entry["peak_gflops"] == 2e-9 * 2 * count / 2.0 and entry["peak_threads"] == 2
+    assert entry["minutes_per_epoch"] == {
+        name: 60_000 / BATCH * s / 60 for name, s in {"slow": 8.0, "fast": 4.0}.items()
+    }
+
+
+def test_without_a_peak_nothing_is_said_of_shares(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch)
+    steps: dict[str, Any] = {"one": Timed(clock.taking(itertools.repeat(1.0)))}
+    group = Group(
+        title="T", about="A.", steps=steps, quotients=(), shares={"one": "-"}, batch=BATCH, length=LENGTH
+    )
     assert "shares" not in training_page.measure(group, peak=None, rounds=2)
 
 
 def sleepers(**_: Any) -> dict[str, Group]:
-    steps: dict[str, Any] = {"slow": Sleeper(0.002), "fast": Sleeper(0.001)}
+    """Steps that really take time."""
+    steps: dict[str, Any] = {
+        name: Timed(partial(time.sleep, seconds)) for name, seconds in (("slow", 0.002), ("fast", 0.001))
+    }
     quotient = Quotient(title="slow over fast", over="slow", under="fast", goal="at least 1")
     return {
         key: Group(

@@ -1,4 +1,7 @@
-"""Random float parameters of the paper's sMNIST structure, and its forward pass in NumPy: the oracle of the peers."""
+"""Random float parameters of the paper's sMNIST structure, and its forward pass in NumPy.
+
+That is the oracle of the float peers, `float_engine.c` and `onnx_step.py` (tests/test_benchmarks.py).
+"""
 
 from dataclasses import dataclass
 
