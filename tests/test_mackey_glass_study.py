@@ -1,6 +1,7 @@
 """The Mackey-Glass study: which models are trained, once each; what a forecast is worth that has learnt nothing."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from benchmarks import mackey_glass as study
 from benchmarks.mackey_glass import Piece, best_constant, copied, spec_text
 from tests.support import small_task
 
+from qs5.errors import UserError
 from qs5.quantization.spec import spec_of
 from qs5.reports.figures.mackey_glass import read_samples
 from qs5.tasks import Task
@@ -129,6 +131,23 @@ def test_samples_of_figure_4(series: Task, tmp_path: Path, monkeypatch: pytest.M
     samples = read_samples(tmp_path / "mackey_glass_samples.csv")
     assert list(samples) == [1.0, 17.0, 57.0]
     np.testing.assert_allclose(samples[17.0], series.test.x[0, :100], atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tau,step\n", "expected columns tau, step and one a channel"),
+        ("tau,step,x0\n1,0,0.5\n1,1,0.2x\n", "line 3: expected numbers, got '1,1,0.2x'"),
+        ("tau,step,x0\n1\n", "line 2: expected numbers, got '1'"),
+        ("tau,step,x0,x1\n1,0,0.5,0.5\n1,1,0.5\n", "line 3: expected 4 numbers, got 3"),
+    ],
+)
+def test_damaged_samples_are_refused_in_one_line(tmp_path: Path, text: str, words: str):
+    path = tmp_path / "samples.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        read_samples(path)
+    assert "make it again" in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.slow

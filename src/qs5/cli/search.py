@@ -74,7 +74,11 @@ def run(argv: list[str]) -> int:
 
 
 def open_search(name: str, args: Arguments) -> Search:
-    """The search of a run or zoo model, in its folder."""
+    """The search of a run or zoo model, in its folder.
+
+    Raises UserError where there is no such run, it is quantized, its data are not there, it cannot be lowered, or the
+    folder belongs to another search.
+    """
     model, info = common.open_run(name)
     if info.spec is not None:
         raise UserError(f"{name}: expected a float run, got one quantized to {info.spec['name']}")

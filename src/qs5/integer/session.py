@@ -61,7 +61,20 @@ class Session:
 
     @property
     def state(self) -> State:
-        """A copy of everything that has to be remembered; assign it to go on from there."""
+        """A copy of everything that has to be remembered; assign it to go on from there.
+
+        | name                  | what                                             | shape   | type  |
+        |-----------------------|--------------------------------------------------|---------|-------|
+        | a recurrence's signal | its state: re of M modes, then im                | (1, 2M) | int32 |
+        | "pool.total"          | sum of the codes that the pool reads, H channels | (1, H)  | int64 |
+        | "pool.last"           | those codes at the last step                     | (1, H)  | int32 |
+        | "pool.steps"          | steps that the pool has seen                     | ()      | int64 |
+        | "steps"               | steps of the sequence so far                     | ()      | int64 |
+
+        A regression has no pool. What has no value before the first step, or what the model's pool does not need, an
+        engine may leave out or give as zeros. Assigning raises IntegerModelError for what no session of this model
+        has saved.
+        """
         return self._stream.state | {"steps": np.asarray(self.steps)}
 
     @state.setter

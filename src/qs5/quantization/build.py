@@ -18,7 +18,12 @@ from qs5.quantization.static import StaticArithmetic
 
 
 def arithmetic_for_spec(spec: QuantSpec, config: ModelConfig, plan: GridPlan | None) -> Arithmetic:
-    """Parallel: the paper's dynamic scales. Sequential: static grids, which need calibration first."""
+    """Parallel: the paper's dynamic scales. Sequential: static grids, which need calibration first.
+
+    plan: from `plan_of`; parallel specs do not look at it.
+    Raises UserError where a sequential spec has no plan, a polar one no codes in it, the spec does not fit the network,
+    or an exact forward pass is asked for that there is none of, with every reason.
+    """
     if spec.schedule == "parallel":
         return DynamicArithmetic.of(spec, config)
     if plan is None:
@@ -27,21 +32,29 @@ def arithmetic_for_spec(spec: QuantSpec, config: ModelConfig, plan: GridPlan | N
 
 
 def prepared(model: S5Model, spec: QuantSpec) -> S5Model:
-    """The same function of the input, with its modes written as the spec's codes want them."""
+    """The same function of the input, with its modes written as the spec's codes want them.
+
+    form=polar: the M modes of every layer in the order of their angles, conjugated where those were negative
+    (`modes.ordered`), so the rows of B (M, H) and the columns of C (H, M) move too; all shapes stay. form=linear: the
+    model as it is. Raises UserError for form=polar with conjugates as modes of their own (conj_sym = false).
+    """
     return ordered(model) if spec.form == "polar" else model
 
 
 def plan_of(model: S5Model, stats: CalibrationStats, spec: QuantSpec) -> GridPlan:
     """What is fixed before the first quantized pass: grids of the activations, codes of the eigenvalues.
 
-    model: as `prepared` gives it, and as it was calibrated.
+    model: as `prepared` gives it, and as it was calibrated. Raises UserError where the spec does not fit the network.
     """
     grids = plan_grids(stats, spec, model.config)
     return dataclasses.replace(grids, eigenvalues=eigenvalue_codes(model, spec))
 
 
 def eigenvalue_codes(model: S5Model, spec: QuantSpec) -> tuple[tuple[str, PolarCodes], ...]:
-    """The polar codes of every layer by the site of Lambda-bar; none with linear ones, which follow the parameters."""
+    """The polar codes of every layer by the site of Lambda-bar; none with linear ones, which follow the parameters.
+
+    Raises UserError for polar codes of a width that there is none of.
+    """
     if spec.form == "linear":
         return ()
     bits = spec.resolve(model.config)
@@ -62,7 +75,11 @@ def _width(bits: int | None, site: str) -> int:
 
 
 def static_arithmetic(spec: QuantSpec, config: ModelConfig, plan: GridPlan) -> StaticArithmetic:
-    """The arithmetic of a calibrated spec. Raises UserError with all reasons if `exact` is impossible."""
+    """The arithmetic of a calibrated spec.
+
+    Raises UserError where a polar spec has no codes in its plan, the spec does not fit the network, or `exact` is
+    impossible, with all reasons.
+    """
     bits = tuple(spec.resolve(config).items())
     if spec.form == "polar" and not plan.eigenvalues:
         raise UserError("form=polar: expected a plan with codes of the eigenvalues; make it with `plan_of`")

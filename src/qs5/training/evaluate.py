@@ -21,7 +21,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """metric: accuracy in [0, 1], or rmse; loss: mean over examples; n: examples; confusion: see `confusion`."""
+    """metric: the task's, accuracy in [0, 1], rmse in the targets' unit, smape or smape_running in 0 to 200; loss: mean
+    over examples; n: examples; confusion: see `confusion`."""
 
     metric: float
     loss: float

@@ -177,6 +177,9 @@ def fit(
 
     With a folder `run`, the state is checkpointed after every epoch, and a run found there is continued,
     giving bit for bit what an uninterrupted one would have. teacher: of a fine-tuning, where the options want one.
+
+    Raises UserError where the training split has no whole batch, the options want a teacher and there is none, or no
+    epoch gave a finite validation metric.
     """
     stepper = make_stepper(model, task, options, steps_per_epoch(task, options), teacher=teacher)
     state = initial_state(model, stepper.optimizer, task)

@@ -57,7 +57,10 @@ def load_recipe(name: str) -> Recipe:
 
 
 def parse_recipe(table: dict[str, Any], *, source: str) -> Recipe:
-    """A recipe from the tables of a TOML file."""
+    """A recipe from the tables of a TOML file; source: what errors begin with.
+
+    Raises RecipeError for unknown keys, a task or tables that are missing or of another type, and values out of range.
+    """
     _refuse_unknown(table, {"task", "model", "train", "data"}, source)
     if not isinstance(table.get("task"), str):
         raise RecipeError(f'{source}: expected a key task = "<name of a task>"')

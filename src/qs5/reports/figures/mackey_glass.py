@@ -112,16 +112,26 @@ def draw_errors(
 
 
 def read_samples(path: Path) -> dict[float, np.ndarray]:
-    """Series by delay from a CSV with the columns tau, step and one a channel; (steps, channels)."""
+    """Series by delay from a CSV with the columns tau, step and one a channel; (steps, channels).
+
+    Raises UserError for other columns, and for a row that is damaged, with its line.
+    """
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
+    again = "make it again"
     if not rows or rows[0][:2] != ["tau", "step"] or len(rows[0]) < 3:
-        raise UserError(
-            f"{path}: expected columns tau, step and one a channel, got {rows[:1]}; make it again"
-        )
+        raise UserError(f"{path}: expected columns tau, step and one a channel, got {rows[:1]}; {again}")
     found: dict[float, list[list[float]]] = {}
-    for row in rows[1:]:
-        found.setdefault(float(row[0]), []).append([float(v) for v in row[2:]])
+    for line, row in enumerate(rows[1:], 2):
+        try:
+            tau, _, *values = map(float, row)
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {line}: expected numbers, got {','.join(row)[:80]!r}; {again}"
+            ) from error
+        if len(row) != len(rows[0]):
+            raise UserError(f"{path}, line {line}: expected {len(rows[0])} numbers, got {len(row)}; {again}")
+        found.setdefault(tau, []).append(values)
     return {tau: np.array(values) for tau, values in found.items()}
 
 
