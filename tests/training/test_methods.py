@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tests.support import assert_same_bits, small_config, small_task
+from tests.support import assert_same_bits, small_config, small_model, small_task
 
 from qs5.errors import UserError
 from qs5.model.arithmetic import FloatArithmetic
@@ -55,8 +55,8 @@ def test_ptq_changes_no_parameter_and_can_be_judged_again(parent, tmp_path: Path
     assert second.extra["model"]["H"] == model.config.H
 
 
-def test_other_operators_keep_the_parameters(parent) -> None:
-    model, _ = parent
+def test_other_operators_keep_the_parameters() -> None:
+    model = small_model()
     assert (model.config.gelu, model.config.gate) == ("gelu", "sigmoid")
     changed = methods.with_operators(model, gelu="qgelu", gate=None)
     assert changed.config == model.config.replace(gelu="qgelu")
