@@ -91,3 +91,7 @@ def test_seeds_share_a_row_and_records_are_in_the_order_of_the_grid(tmp_path: Pa
     write_records(found, tmp_path, tmp_path / "records.jsonl")
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     assert [json.loads(line)["value"] for line in lines] == [0.5, 0.7, 0.25]
+    another = cells("spec=W2A8", "seed=0")
+    write_records([c for c in another if c.method == "ptq"], tmp_path, tmp_path / "records.jsonl")
+    kept = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert sorted(kept) == sorted(lines), "a later grid in the same folder keeps what is there"

@@ -70,7 +70,9 @@ def _state(group: Sequence[Cell], folder: Path) -> str:
 
 
 def write_records(cells: Sequence[Cell], folder: Path, path: Path) -> None:
-    """The records of all finished cells as JSONL, in the order of the grid."""
-    found: list[dict[str, Any] | None] = [result_of(folder / cell.name) for cell in cells]
+    """The records of all finished cells of a folder as JSONL: in the order of the grid, then those of other grids."""
+    grid = [cell.name for cell in cells]
+    others = sorted({p.parent.name for p in folder.glob("*/records.jsonl")} - set(grid))
+    found: list[dict[str, Any] | None] = [result_of(folder / name) for name in (*grid, *others)]
     lines = [json.dumps(r, sort_keys=True) + "\n" for r in found if r is not None]
     write_beside(path, "".join(lines).encode())
