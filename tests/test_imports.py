@@ -39,10 +39,11 @@ TABLE: dict[str, Row] = {
     # These import nothing of ours.
     "notation": Row(others=False),
     "errors": Row(others=False),
-    "files": Row(others=False),
     "machine": Row(others=False),
     "numerics": Row(others=NUMPY),
     "_native": Row(others=False),  # the extension module
+    # These import a little.
+    "files": Row(ours=frozenset({"errors"}), others=False),
     "kernels": Row(ours=frozenset({"_native"}), jax=True),
     "zoo": Row(others=False),
     "tasks": row("", jax=frozenset({"tasks.losses", "tasks.metrics"})),

@@ -169,6 +169,20 @@ def test_records_are_lines_that_are_added(tmp_path: Path):
     assert 50 < first["peak_mib"] < 2**24
 
 
+def test_a_run_goes_on_over_a_record_that_a_kill_cut_off(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    for epoch in (1, 2, 3):
+        record.append(path, record_of(epoch))
+    path.write_bytes(path.read_bytes()[:-100])
+    assert [r["epoch"] for r in record.read(path)] == [1, 2]
+    record.drop_epochs(path, first=3)
+    record.append(path, record_of(3))
+    assert [r["epoch"] for r in record.read(path)] == [1, 2, 3]
+    path.write_bytes(path.read_bytes()[:-100])
+    record.drop_epochs(path, first=2)
+    assert [r["epoch"] for r in record.read(path)] == [1]
+
+
 def test_epochs_done_again_replace_their_records_and_no_others(tmp_path: Path):
     path = tmp_path / "records.jsonl"
     for epoch in (1, 2, None, 3):

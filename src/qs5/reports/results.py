@@ -1,12 +1,11 @@
 """Recorded results, as tables and figures want them. Reads records (`qs5.training.record`) as plain JSON."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from qs5.errors import UserError
+from qs5.files import read_jsonl
 
 Way = Literal["paper", "deployable", "float"]
 """paper: dynamic scales in a parallel scan. deployable: static scales, sequential."""
@@ -79,24 +78,8 @@ def read_results(folder: Path, *, runs: Mapping[str, Mapping[str, Any]] | None =
     runs: contents of run.json by name, for the records that say no more than which run they started from.
     Raises UserError for a line that is no JSON.
     """
-    found = []
-    for path in sorted(folder.rglob("*.jsonl")):
-        for n, line in enumerate(path.read_text().splitlines(), start=1):
-            if line.strip():
-                found.append(_parse(line, f"{path}, line {n}"))
+    found = [row for path in sorted(folder.rglob("*.jsonl")) for row in read_jsonl(path)]
     return [result_of(r, runs or {}) for r in found if r.get("split") == "test"]
-
-
-def _parse(line: str, source: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{source}: expected one record of JSON a line, got {error}; mend the file"
-        ) from error
-    if not isinstance(record, dict):
-        raise UserError(f"{source}: expected a record, got {line[:40]!r}; mend the file")
-    return record
 
 
 def result_of(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> Result:

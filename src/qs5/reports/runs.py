@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qs5.errors import UserError
+from qs5.files import read_jsonl
 
 COMPONENTS = ("a", "b", "c", "d", "dense")
 GATES = {"gelu": 0, "half_glu1": 1, "half_glu2": 1, "full_glu": 2}
@@ -93,14 +94,12 @@ def read_runs(folder: Path, name: str) -> list[RunData]:
 
 
 def _read(folder: Path, name: str) -> RunData:
-    records = folder / "records.jsonl"
-    lines = records.read_text().splitlines() if records.is_file() else []
     inspection, lowered = folder / "inspection.json", folder / "model.qs5"
     try:
         return RunData(
             name=name,
             info=json.loads((folder / "run.json").read_text()),
-            records=tuple(json.loads(line) for line in lines if line.strip()),
+            records=tuple(read_jsonl(folder / "records.jsonl")),
             inspection=json.loads(inspection.read_text()) if inspection.is_file() else None,
             integer_bytes=lowered.stat().st_size if lowered.is_file() else None,
         )

@@ -6,34 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from qs5.errors import UserError
-from qs5.files import write_beside
+from qs5.files import append_jsonl, read_jsonl, write_beside
 
 
 class Journal:
-    """Values by key, one JSON line each; a line cut off by a kill is dropped."""
+    """Values by key, one JSON line each; a last line cut off by a kill is left out. Raises UserError for any other."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[str, dict[str, Any]] = {}
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                row = json.loads(line)
-                self.rows[row["key"]] = row
-            except (json.JSONDecodeError, KeyError, TypeError):
-                self._drop_rest()
-                break
-
-    def _drop_rest(self) -> None:
-        lines = [json.dumps(row, sort_keys=True) + "\n" for row in self.rows.values()]
-        write_beside(self.path, "".join(lines).encode())
+        self.rows: dict[str, dict[str, Any]] = {row["key"]: row for row in read_jsonl(path) if "key" in row}
 
     def value(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of a key; made, and written down at once, where there is none."""
         if key not in self.rows:
             row = {"key": key, **make()}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(json.dumps(row, sort_keys=True) + "\n")
+            append_jsonl(self.path, row)
             self.rows[key] = row
         return self.rows[key]
 

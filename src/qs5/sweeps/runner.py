@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qs5.files import write_beside
 from qs5.sweeps.cell import Cell, result_of, state_of
@@ -108,17 +108,10 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 def _progress(running: _Running, folder: Path) -> Progress:
     """Read off the records that a run leaves after every epoch."""
-    epochs = [r for r in _whole_records(folder / running.cell.name) if r["epoch"] is not None]
+    records = record.read(folder / running.cell.name / "records.jsonl")
+    epochs = [r for r in records if r["epoch"] is not None]
     last = epochs[-1] if epochs else {"epoch": 0, "value": None}
     return Progress(running.cell, last["epoch"], last["value"], time.monotonic() - running.since)
-
-
-def _whole_records(folder: Path) -> list[dict[str, Any]]:
-    """Records of a run that may be writing one just now."""
-    try:
-        return record.read(folder / "records.jsonl")
-    except json.JSONDecodeError:
-        return []
 
 
 def _note_failure(done: _Running, folder: Path) -> None:

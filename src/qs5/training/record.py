@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qs5.files import write_beside
+from qs5.files import append_jsonl, read_jsonl, write_beside
 from qs5.machine import processors
 
 
@@ -44,23 +44,18 @@ class RunRecord:
     time: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def line(self) -> str:
-        """The record as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
 
 def append(path: Path, record: RunRecord) -> None:
-    """Add one line to a JSONL file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(record.line() + "\n")
+    """Add one line to a JSONL file, in the place of one that a kill cut off."""
+    append_jsonl(path, dataclasses.asdict(record))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All records of a JSONL file, oldest first; none if there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    """All records of a JSONL file, oldest first; none if there is no file. A last line cut off is left out.
+
+    Raises UserError for any other line that is no JSON.
+    """
+    return read_jsonl(path)
 
 
 def drop_epochs(path: Path, *, first: int) -> None:
