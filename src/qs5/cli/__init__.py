@@ -24,6 +24,21 @@ VERBS = {
     "demo": "train, quantize and compare, in about five minutes",
 }
 
+GOES_ON = {
+    "train": "from the last finished epoch",
+    "quantize": "from the last finished epoch",
+    "sweep": "with what is not finished",
+    "search": "with what is not measured",
+}
+"""Verbs that can be interrupted without a loss, and where they go on."""
+TROUBLES: dict[type[OSError], str] = {
+    FileNotFoundError: "expected a file or program of this name, got none; correct the name, or install it",
+    IsADirectoryError: "expected a file, got a folder; name a file",
+    NotADirectoryError: "expected folders above it, got a file among them; take another path",
+    FileExistsError: "expected a folder, got a file of this name; take another path, or remove the file",
+    PermissionError: "no permission to read or write here; take another path, or change who may",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, or 2 for input that the user can mend."""
@@ -44,9 +59,19 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _refuse(_trouble(error))
     except KeyboardInterrupt:
-        print("qs5: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        goes_on = f"; the same command goes on {GOES_ON[args[0]]}" if args[0] in GOES_ON else ""
+        print(f"qs5: interrupted{goes_on}", file=sys.stderr)
         return 130
+
+
+def _trouble(error: OSError) -> str:
+    """What the system refused, in one line: the file's name, what happened, what to do."""
+    known = (text for kind, text in TROUBLES.items() if isinstance(error, kind))
+    other = f"{error.strerror or error}; mend this, or take another path"
+    return f"{error.filename or 'a file'}: {next(known, other)}"
 
 
 def _refuse(message: str) -> int:
