@@ -82,6 +82,15 @@ def test_lower_prints_every_signal_and_says_how_small_the_file_is(
     assert model.description.classes == tuple("0123456789") and model.description.task == "digits"
 
 
+def test_a_folder_in_the_place_of_the_file_is_named(
+    lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["lower", str(lowered.parent / "ptq"), "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path}: expected a file, got a folder; name a file\n" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_float_run_cannot_be_lowered(
     lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +216,79 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     assert main(["run", str(lowered), "-", "--backend", "reference"]) == 2
     out, err = capsys.readouterr()
     assert words in err and err.count("\n") == 1 and not out
+
+
+X = np.zeros((2, 64, 1), np.uint8)
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("mode", [(), ("--raw",), ("--stream",)], ids=["whole", "raw", "stream"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (_npz(x=X)[:-40], "expected a complete .npz file, got a damaged one"),
+        (_npy(X), "expected a .npz archive, got one array (.npy)"),
+        (_npz(x=X, lengths=np.array([64.0, 3.0])), "expected lengths of shape (2,) and an integer type"),
+        (_npz(x=X, lengths=np.array([[64], [3]])), "expected lengths of shape (2,) and an integer type"),
+        (
+            _npz(x=X, lengths=np.array([64, 65])),
+            "expected lengths between 1 and 64 (the steps in x), got 64 to 65",
+        ),
+        (_npz(x=np.zeros((2, 0, 1))), "expected numbers x (N, L, d), got (2, 0, 1)"),
+        (_npz(y=X), "expected an array x (N, L, d), got none"),
+    ],
+)
+def test_bad_npz_gets_one_line_and_exit_code_2(
+    content: bytes,
+    words: str,
+    mode: tuple[str, ...],
+    lowered: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["run", str(lowered), str(path), "--backend", "reference", *mode]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"qs5: {path}: ") and words in err and err.count("\n") == 1 and not out
+
+
+def test_padding_may_hold_anything(lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.full((2, 64, 1), 3.0)
+    answers = []
+    for padding in (0.0, np.nan):
+        x[1, 5:] = padding
+        np.savez(tmp_path / "x.npz", x=x, lengths=np.array([64, 5]), other=np.array([{}], object))
+        capsys.readouterr()
+        assert main(["run", str(lowered), str(tmp_path / "x.npz"), "--backend", "reference"]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] and answers[0].count("\n") == 2
+
+
+@pytest.mark.parametrize("mode", [(), ("--stream",)], ids=["whole", "stream"])
+def test_standard_input_that_is_no_text_is_refused(
+    mode: tuple[str, ...],
+    lowered: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1\n\xff\xfe\n"), encoding="utf-8"))
+    assert main(["run", str(lowered), "-", "--backend", "reference", *mode]) == 2
+    err = capsys.readouterr().err
+    assert "standard input: expected text in UTF-8, got" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def _stream(model: IntegerModel, args: argparse.Namespace) -> int:
 def _samples(data: str, model: IntegerModel) -> Iterator[np.ndarray | None]:
     """Steps (d,), with None between sequences."""
     if data == "-":
-        for number, line in enumerate(sys.stdin, 1):
+        for number, line in enumerate(_input_lines(), 1):
             yield _numbers(line, number) if line.strip() else None
         return
     sequences = _read(data, model)
@@ -145,7 +145,7 @@ def _samples(data: str, model: IntegerModel) -> Iterator[np.ndarray | None]:
 def _read(data: str, model: IntegerModel) -> Sequences:
     """The sequences of a file or of standard input. Raises UserError."""
     if data == "-":
-        return _read_text(sys.stdin.read().splitlines())
+        return _read_text(_input_lines())
     path = Path(data)
     if not path.is_file():
         raise UserError(f"{path}: expected a data file or -, got nothing at this path; correct it")
@@ -161,7 +161,17 @@ def _read(data: str, model: IntegerModel) -> Sequences:
     )
 
 
-def _read_text(lines: list[str]) -> Sequences:
+def _input_lines() -> Iterator[str]:
+    """Lines of standard input. Raises UserError where it is no text."""
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"standard input: expected text in UTF-8, got {error}; give a .npz file by its name instead of -"
+        ) from error
+
+
+def _read_text(lines: Iterable[str]) -> Sequences:
     groups: list[list[np.ndarray]] = [[]]
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -206,23 +216,34 @@ def _read_idx(path: Path) -> Sequences:
 
 def _read_npz(path: Path) -> Sequences:
     """The arrays x, lengths and y; y is not needed."""
+    from qs5.tasks.errors import DataError
+    from qs5.tasks.npz import read_arrays
+
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in ("x", "y", "lengths")}
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path}: expected a .npz file of plain arrays, got {error}; write it with np.savez"
-        ) from error
-    if "x" not in arrays:
-        raise UserError(f"{path}: expected an array x (N, L, d), got none; name it x")
-    x, y = arrays["x"], arrays.get("y")
+        return _of_arrays(read_arrays(path, only=("x", "y", "lengths")))
+    except DataError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _of_arrays(arrays: dict[str, np.ndarray]) -> Sequences:
+    """Checked. Raises DataError."""
+    from qs5.tasks.errors import DataError
+    from qs5.tasks.npz import true_lengths
+    from qs5.tasks.sequences import blank_padding
+
+    x, y, lengths = (arrays.get(name) for name in ("x", "y", "lengths"))
+    if x is None:
+        raise DataError("expected an array x (N, L, d), got none; name it x")
     x = x[:, :, None] if x.ndim == 2 else x
-    if x.ndim != 3 or x.dtype.kind not in "biuf" or not len(x):
-        raise UserError(f"{path}: expected numbers x (N, L, d), got {x.shape} {x.dtype}")
+    if x.ndim != 3 or x.dtype.kind not in "biuf" or not x.size:
+        raise DataError(f"expected numbers x (N, L, d), got {x.shape} {x.dtype}; reshape or convert x")
+    if lengths is not None:
+        lengths = true_lengths(lengths, n=len(x), longest=x.shape[1])
+        x = blank_padding(x, lengths)
     if not np.all(np.isfinite(x)):
-        raise UserError(f"{path}: expected finite numbers in x, got NaN or infinity")
+        raise DataError("expected finite numbers in x, got NaN or infinity; repair or drop them")
     labels = [str(v) for v in y] if y is not None and y.ndim == 1 and len(y) == len(x) else None
-    return Sequences(x, arrays.get("lengths"), labels)
+    return Sequences(x, lengths, labels)
 
 
 def _read_csv(path: Path, model: IntegerModel) -> Sequences:

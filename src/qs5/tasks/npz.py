@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,11 @@ def _check_names(arrays: Arrays) -> None:
         )
 
 
-def read_arrays(path: Path) -> Arrays:
-    """Every array of an .npz file by name. Raises DataError (without the path) when it is damaged or holds others."""
+def read_arrays(path: Path, *, only: Collection[str] | None = None) -> Arrays:
+    """Every array of an .npz file by name, or those in `only` that it has.
+
+    Raises DataError (without the path) when the file is damaged, or holds objects in place of one of these arrays.
+    """
     try:
         with path.open("rb") as stream:  # np.load(path) would leave a damaged file open
             file = np.load(stream, allow_pickle=False)
@@ -65,7 +69,7 @@ def read_arrays(path: Path) -> Arrays:
                 raise DataError(
                     "expected a .npz archive, got one array (.npy); use np.savez(path, x=..., y=...)"
                 )
-            return {name: _read(file, name) for name in file.files}
+            return {name: _read(file, name) for name in file.files if only is None or name in only}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -114,7 +118,7 @@ def _sequences(arrays: Arrays) -> Sequences:
     if "offsets" in arrays:
         arrays = _padded(arrays)
     x = _with_channels(storable(arrays["x"], what="x"), what="x")
-    lengths = _lengths(arrays.get("lengths"), n=x.shape[0], longest=x.shape[1])
+    lengths = true_lengths(arrays.get("lengths"), n=x.shape[0], longest=x.shape[1])
     x = blank_padding(x, lengths)
     check_finite(x, what="x")
     labels, targets = _labels_or_targets(arrays["y"], x=x, lengths=lengths)
@@ -166,7 +170,11 @@ def _check_offsets(offsets: np.ndarray, *, steps: int) -> None:
         )
 
 
-def _lengths(lengths: np.ndarray | None, *, n: int, longest: int) -> np.ndarray:
+def true_lengths(lengths: np.ndarray | None, *, n: int, longest: int) -> np.ndarray:
+    """The lengths (N,) int32 of `n` sequences padded to `longest` steps; all of them where `lengths` is None.
+
+    Raises DataError where they are no whole numbers in 1..longest, one a sequence.
+    """
     if lengths is None:
         return np.full(n, longest, np.int32)
     if lengths.shape != (n,) or lengths.dtype.kind not in "iu":
