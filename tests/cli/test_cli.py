@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qs5.cli import common, main
+from qs5.cli.common import key_values
 from qs5.training.loop import StepReport
 
 TINY = (
@@ -109,6 +110,23 @@ def test_own_data_from_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["train", "custom"], "expected the option path"),
         (["train", "custom", "--data", "path"], "expected key=value, got 'path'"),
         (["train", "custom", "--data", "path=missing.csv"], "missing.csv"),
+        (["train", "custom", "--data", "path=2024"], "custom: expected path to be text, got 2024"),
+        (
+            ["train", "custom", "--data", "path=a.csv", "seed=abc"],
+            "expected seed to be a whole number, got 'abc'",
+        ),
+        (
+            ["train", "custom", "--data", "path=a.csv", "seed=²"],
+            "expected seed to be a whole number, got '²'",
+        ),
+        (
+            ["train", "custom", "--data", "path=a.csv", "seed=-1"],
+            "a.csv: expected a seed from 0 to 2^32 - 1, got -1",
+        ),
+        (
+            ["train", "smnist", "--data", "download=no"],
+            "smnist: expected download to be true or false, got 'no'",
+        ),
         (["evaluate", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
         (["quantize", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
         (["quantize", "smnist-float", "--distill", "1"], "expected --method qaft"),
@@ -129,6 +147,14 @@ def test_mistakes_get_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_options_of_data_are_read_as_toml_reads_values() -> None:
+    pairs = ("download=false", "verify=true", "seed=-1", "tau=0.5", "length=²", "path=a b.csv", 'label="3"')
+    assert key_values((*pairs, "units=1,2", "day=2024-01-01", "note=")) == {
+        "download": False, "verify": True, "seed": -1, "tau": 0.5, "length": "²", "path": "a b.csv", "label": "3",
+        "units": ("1", "2"), "day": "2024-01-01", "note": "",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from qs5.model.network import S5Model
 from qs5.tasks import Task
 from qs5.training import run as runs
 from qs5.training.loop import EpochReport, Observer, StepReport
-from qs5.training.recipe import Recipe
+from qs5.training.recipe import Recipe, option_value
 from qs5.training.record import peak_mib
 
 # Piped output is for files and other programs: wide enough that no table is folded.
@@ -34,7 +34,7 @@ def take_positional(argv: list[str], usage: str, what: str) -> tuple[str, list[s
 
 
 def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """("a=1", ...) as a dictionary: whole numbers as int, lists "x,y" of columns or units as tuples.
+    """("a=1", ...) as a dictionary: values as `option_value` reads them, lists "x,y" of columns or units as tuples.
 
     Raises UserError for anything without '='.
     """
@@ -48,7 +48,7 @@ def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _option(key: str, value: str) -> Any:
     if key.endswith(("columns", "units")):
         return tuple(value.split(","))
-    return int(value) if value.isdigit() else value
+    return option_value(value)
 
 
 def find_run(name: str) -> Path:

@@ -20,7 +20,6 @@ float cell of the same recipe and seed, which the grid then holds too, or from a
 
 import dataclasses
 import itertools
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -29,7 +28,7 @@ from qs5.errors import UserError
 from qs5.model.config import Gate, Gelu
 from qs5.quantization.spec import QuantSpec, spec_of, text_of
 from qs5.sweeps.cell import METHODS, Cell
-from qs5.training.recipe import Recipe, parse_recipe
+from qs5.training.recipe import Recipe, option_value, parse_recipe
 from qs5.training.run import RunInfo
 
 SPEC_FIELDS = tuple(f.name for f in dataclasses.fields(QuantSpec) if f.name not in ("name", "overrides"))
@@ -188,17 +187,9 @@ def _recipe(start: Start, settings: dict[str, str]) -> Recipe:
     for name, text in settings.items():
         head, dot, key = name.partition(".")
         if dot and head in TABLES:
-            table[head][key] = _toml(text)
+            table[head][key] = option_value(text)
     if "seed" in settings:
-        table["train"]["seed"] = _toml(settings["seed"])
+        table["train"]["seed"] = option_value(settings["seed"])
     return parse_recipe(
         table, source=f"{start.name} with {' '.join(f'{k}={v}' for k, v in settings.items())}"
     )
-
-
-def _toml(text: str) -> Any:
-    """A number or truth value where the text is one in TOML, else the text itself."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -11,6 +11,7 @@ from qs5.tasks.errors import DataError
 from qs5.tasks.fsdd import load_fsdd
 from qs5.tasks.listops import load_listops
 from qs5.tasks.mackey_glass import load_mackey_glass
+from qs5.tasks.options import type_problems
 from qs5.tasks.pathfinder import load_pathfinder, load_pathx
 from qs5.tasks.retrieval import load_retrieval
 from qs5.tasks.scifar import load_scifar
@@ -53,11 +54,13 @@ def load(name: str, *, data_dir: str | None = None, **options: object) -> Task:
     name: one of `names()`.
     data_dir: where to look first for files on disk; tasks that need none ignore it.
     options: passed to the task's own loader (`load_smnist`, ...), which documents them.
-    Raises DataError for an unknown name or option, and whatever is wrong with the data.
+    Raises DataError for an unknown name or option, a value of another type, and whatever is wrong with the data.
     """
     load_it = loader(name)
     accepted = inspect.signature(load_it).parameters
     _check_options(name, options, accepted)
+    if problems := type_problems(load_it, options):
+        raise DataError(f"{name}: {'; '.join(problems)}; correct the option")
     if "data_dir" in accepted:
         options["data_dir"] = data_dir
     return load_it(**options)

@@ -11,7 +11,7 @@ from qs5.tasks.errors import DataError
 from qs5.tasks.long_csv import Columns, read_csv
 from qs5.tasks.npz import read_npz
 from qs5.tasks.sequences import Sequences
-from qs5.tasks.splits import stratified
+from qs5.tasks.splits import check_seed, stratified
 from qs5.tasks.task import SPLITS, Encoding, Split, Task
 
 
@@ -49,6 +49,7 @@ def load_custom(
         features=_names(feature_columns),
     )
     try:
+        check_seed(seed)
         data = _read(file, columns=columns, delimiter=delimiter)
         return _task(f"custom-{file.stem}", data, _indices(data, seed=seed), units=units)
     except (DataError, OSError) as error:

@@ -22,6 +22,7 @@ from scipy.signal import lfilter
 
 from qs5.tasks import tokens
 from qs5.tasks.errors import DataError
+from qs5.tasks.splits import check_seed
 from qs5.tasks.task import Encoding, Metric, Split, Task
 
 BETA, GAMMA, POWER = 2.0, 1.0, 9.65
@@ -96,8 +97,10 @@ def _check(tau: object, *, form: str, seed: object, metric: str) -> None:
             raise DataError(
                 f"mackey_glass: expected {name} to be one of {', '.join(known)}, got {value!r}; choose one"
             )
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise DataError(f"mackey_glass: expected a seed from 0 to 2^32 - 1, got {seed!r}; correct the option")
+    try:
+        check_seed(seed)
+    except DataError as error:
+        raise DataError(f"mackey_glass: {error}") from error
 
 
 # ---- the generator ----

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from qs5.tasks.errors import DataError
+
 HELD_OUT = 0.15  # the fraction that goes to validation, and again to test
+
+
+def check_seed(seed: object) -> None:
+    """Raise DataError where `RandomState` takes no such seed."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise DataError(f"expected a seed from 0 to 2^32 - 1, got {seed!r}; correct the option")
 
 
 def stratified(groups: np.ndarray, *, seed: int, fraction: float = HELD_OUT) -> tuple[np.ndarray, ...]:

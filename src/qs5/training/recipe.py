@@ -75,6 +75,18 @@ def parse_recipe(table: dict[str, Any], *, source: str) -> Recipe:
     return Recipe(task=table["task"], model=model, train=train, data=dict(table.get("data", {})))
 
 
+def option_value(text: str) -> bool | int | float | str:
+    """The value of an option as written on a command line: a number or truth value where TOML reads one, else text.
+
+    Text in quotes is text whatever it holds: `"2024"`.
+    """
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
 def _build(kind: type, table: dict[str, Any], source: str) -> Any:
     _refuse_unknown(table, {f.name for f in dataclasses.fields(kind)}, source)
     return kind(**table)
