@@ -130,6 +130,17 @@ def test_own_data_from_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["evaluate", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
         (["quantize", "nowhere"], "expected a run (a folder with run.json) or a zoo model"),
         (["quantize", "smnist-float", "--distill", "1"], "expected --method qaft"),
+        (
+            ["evaluate", "smnist-float", "--backend", "native"],
+            "expected an integer model (a .qs5 file), got the run",
+        ),
+        (
+            ["evaluate", "smnist-float", "--data", "path=x.csv"],
+            "expected an integer model (a .qs5 file), got the run",
+        ),
+        (["inspect", "smnist-float", "--examples", "0"], "expected --examples at least 1, got 0"),
+        (["inspect", "smnist-float", "--examples", "-3"], "expected --examples at least 1, got -3"),
+        (["bench", "mcu", "smnist-w8a8abar16", "--sequences", "0"], "expected --sequences at least 1, got 0"),
         (["list", "everything"], "takes no arguments"),
         (["inspect", "smnist-float", "--save"], "expected a run of your own with --save"),
         (["report", "nowhere"], "expected a run (a folder with run.json), a sweep's folder or a zoo model"),

@@ -10,6 +10,7 @@ import numpy as np
 from qs5 import integer, tasks
 from qs5.backends.mcu import CORES
 from qs5.cli.golden import noise
+from qs5.errors import UserError
 from qs5.files import write_beside
 from qs5.integer.model import IntegerModel
 from qs5.reports.tables import markdown
@@ -22,6 +23,8 @@ HEADER = ("core", "flash", "static RAM", "stack", "instructions a step", "per mu
 def run(argv: list[str]) -> int:
     """Parse, build, run in QEMU, print; every answer is compared with the reference."""
     args = _parser().parse_args(argv)
+    if args.sequences < 1:
+        raise UserError(f"expected --sequences at least 1, got {args.sequences}")
     model = integer.load(args.model)
     sequences = _sequences(model, args.sequences, args.data_dir)
     from qs5.cli.bench_mcu import cost_table, table_text

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import tyro
 
 from qs5.cli import common, integers
+from qs5.errors import UserError
 from qs5.search.measure import judge
 from qs5.training import methods, record
 from qs5.training.run import RunInfo
@@ -35,6 +36,12 @@ def run(argv: list[str]) -> int:
     args = tyro.cli(Arguments, args=rest, prog=f"qs5 evaluate {name}")
     if integers.is_integer_model(name):
         return _evaluate_integers(name, args)
+    common.find_run(name)
+    if args.backend != "auto" or args.data:
+        raise UserError(
+            "--backend and --data: expected an integer model (a .qs5 file), got the run of a training, which runs in "
+            "JAX on its own data; leave them out, or lower the run first"
+        )
     model, info = common.open_run(name)
     task = common.load_for_judging(info.recipe, args.data_dir, args.split)
     with common.counting(f"{name} on {args.split}") as progress:

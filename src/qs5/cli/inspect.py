@@ -40,6 +40,8 @@ def run(argv: list[str]) -> int:
     args = tyro.cli(Arguments, args=rest, prog=f"qs5 inspect {name}")
     if args.save and common.zoo.find(name):
         raise UserError(f"{name}: expected a run of your own with --save, got a zoo model; quantize it first")
+    if args.examples < 1:
+        raise UserError(f"expected --examples at least 1, got {args.examples}")
     model, info = common.open_run(name)
     task = common.load_for_judging(info.recipe, args.data_dir, "test")
     stats = methods.calibration_stats(model, task, examples=args.examples)
