@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.sweeps.cells import cells, failing, finish, ran, worker
 
+from qs5.cli import sweep
 from qs5.sweeps.cell import Cell, failure_of, state_of
 from qs5.sweeps.runner import Listener, run_cells
 from qs5.sweeps.summary import header_of, rows_of, write_records
@@ -41,6 +42,34 @@ def test_finished_cells_are_not_run_again(tmp_path: Path):
     assert set(ran(tmp_path)) == {found[2].name}
     run(found, tmp_path)
     assert set(ran(tmp_path)) == {found[2].name}
+
+
+def test_a_cell_whose_last_record_was_cut_off_is_run_again(tmp_path: Path):
+    found = cells("spec=W8A8", methods=("fp",))
+    finish(tmp_path, found[0])
+    path = tmp_path / found[0].name / "records.jsonl"
+    epoch = json.dumps({**json.loads(path.read_text()), "split": "validation", "epoch": 1}) + "\n"
+    path.write_text(epoch + path.read_text()[:-50])
+    assert state_of(tmp_path / found[0].name) == "waiting" and rows_of(found, tmp_path)[0][-1] == "1 to run"
+    seen = []
+    run_cells(
+        found,
+        tmp_path,
+        command=lambda c: worker(tmp_path, c),
+        jobs=1,
+        listener=Listener(progress=lambda rows: seen.extend(row.epoch for row in rows)),
+    )
+    assert set(ran(tmp_path)) == {found[0].name} and seen[0] == 1
+
+
+def test_the_verb_loads_all_data_that_its_cells_will_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    loaded: list[str] = []
+    monkeypatch.setattr(sweep.common, "load_task", lambda *_: loaded.append("all"))
+    monkeypatch.setattr(sweep.common, "load_for_judging", lambda *_: loaded.append("embedded"))
+    monkeypatch.setattr(sweep, "run_cells", lambda *_, **__: None)
+    argv = ["smnist", "--method", "qat,ptq", "--grid", "spec=W8A8", "-o", str(tmp_path)]
+    assert sweep.run(argv) == 0
+    assert sorted(loaded) == ["all", "embedded"]
 
 
 def test_a_failed_cell_is_reported_and_tried_again_only_when_asked(tmp_path: Path):

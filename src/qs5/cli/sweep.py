@@ -100,9 +100,9 @@ def _run_one(cells: Sequence[Cell], args: argparse.Namespace) -> int:
 def _run_all(cells: Sequence[Cell], argv: list[str], args: argparse.Namespace) -> None:
     to_run = [c for c in cells if state_of(args.out / c.name) != "done"]
     if to_run:
-        # Missing data are found, or fetched, once and before anything runs.
-        for recipe in {repr(c.recipe.data): c for c in to_run}.values():
-            _loader(args.data_dir)(recipe.recipe, recipe.method)
+        # Missing data are found, or fetched, once and before anything runs. ptq may do with a part of them.
+        for cell in {(repr(c.recipe.data), c.method == "ptq"): c for c in to_run}.values():
+            _loader(args.data_dir)(cell.recipe, cell.method)
     common.console.print(
         f"{len(cells)} cells in {args.out}, {len(cells) - len(to_run)} of them finished before",
         soft_wrap=True,
