@@ -9,12 +9,14 @@ joined by COPIES changed copies of it (speed, beginning, loudness, noise; see `q
 """
 
 import argparse
+import io
 import sys
 import wave
 from pathlib import Path
 
 import numpy as np
 
+from qs5.files import write_beside
 from qs5.tasks.fsdd import changed, framed
 
 TENTH = 10
@@ -62,6 +64,13 @@ def arrays_of(
     return {"x": x, "lengths": lengths, "y": np.array([word for _, word in recordings] * (1 + copies))}
 
 
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Whole, or not at all."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_beside(path, content.getvalue())
+
+
 def main() -> None:
     """Parse, read, write."""
     parser = argparse.ArgumentParser(
@@ -86,10 +95,11 @@ def main() -> None:
         )
         arrays |= {f"{key}_{name}": array for key, array in made.items()}
         print(f"{name}: {len(recordings)} recordings, {len(made['x'])} with copies")
-    np.savez(args.out, **arrays)
+    out = args.out if args.out.suffix == ".npz" else args.out.with_name(f"{args.out.name}.npz")
+    write_npz(out, arrays)
     tested = {key: arrays[f"{key}_test"] for key in ("x", "lengths", "y")}
-    np.savez(args.out.with_stem(f"{args.out.stem}-test"), **tested)
-    print(f"{args.out}: steps of {args.frame} samples, {1000 * args.frame / rate:g} ms at {rate} Hz")
+    write_npz(out.with_stem(f"{out.stem}-test"), tested)
+    print(f"{out}: steps of {args.frame} samples, {1000 * args.frame / rate:g} ms at {rate} Hz")
 
 
 if __name__ == "__main__":

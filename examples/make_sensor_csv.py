@@ -7,9 +7,12 @@ A row a step: id, time (ms), ax, ay, az (g), label. Sequences have 40 to 80 step
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
+
+from qs5.files import write_beside
 
 GESTURES = ("circle", "shake", "tap")
 
@@ -41,13 +44,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("my_sensor.csv"))
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
-    with args.out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "time", "ax", "ay", "az", "label"])
-        for i in range(args.sequences):
-            gesture = GESTURES[i % len(GESTURES)]
-            for k, row in enumerate(recording(gesture, rng)):
-                writer.writerow([i, 20 * k, *(f"{v:.4f}" for v in row), gesture])
+    content = io.StringIO()
+    writer = csv.writer(content)
+    writer.writerow(["id", "time", "ax", "ay", "az", "label"])
+    for i in range(args.sequences):
+        gesture = GESTURES[i % len(GESTURES)]
+        for k, row in enumerate(recording(gesture, rng)):
+            writer.writerow([i, 20 * k, *(f"{v:.4f}" for v in row), gesture])
+    write_beside(args.out, content.getvalue().encode())
 
 
 if __name__ == "__main__":

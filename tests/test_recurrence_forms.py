@@ -1,7 +1,10 @@
 """The study of forms: every coder comes near with many bits, and the error is that of the impulse responses."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from benchmarks.recurrence_forms.__main__ import _figure
 from benchmarks.recurrence_forms.forms import FORMS, polar, response_error, rotation
 
 
@@ -55,3 +58,29 @@ def test_polar_undoes_order_and_conjugation() -> None:
     decoded, bits = polar(z, 8)
     assert bits == 16
     assert np.max(np.abs(decoded - z) / -np.log(np.abs(z))) < 0.5
+
+
+def _record(form: str, bits: float, value: float) -> dict:
+    return {"value": value, "extra": {"model": "m", "form": form, "bits_a_mode": bits}}
+
+
+def test_the_figure_is_written_whole_with_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [_record("float", 0, 0.99), _record("polar", 16, 0.5), _record("polar", 8, 0.25)]
+    _figure(records, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        f"recurrence_forms.{kind}" for kind in ("svg", "png", "csv")
+    }
+    header, *rows = (tmp_path / "recurrence_forms.csv").read_text().splitlines()
+    assert header == "model,form,stored_bits_a_mode,accuracy_percent"
+    assert rows == ["m,polar,8,25.0", "m,polar,16,50.0"]
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def torn(_: object, target: object, **options: object) -> None:
+        if isinstance(target, str | Path):
+            Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", torn)
+    with pytest.raises(KeyboardInterrupt):
+        _figure(records[:1], tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -5,8 +5,8 @@
 
 Only Lambda-bar is coded, after training; everything else is float. Accuracy is over the first 3,000 images of the
 validation split: the study chooses a form, so it may not look at the test split. A finished cell is not run again.
-Records: results/recurrence_forms.jsonl; table and figure: results/recurrence_forms.md, .svg and .png (the figure needs
-matplotlib: pip install 'qs5[figures]').
+Records: results/recurrence_forms.jsonl; table and figure: results/recurrence_forms.md, .svg, .png, and .csv with its
+points (the figure needs matplotlib: pip install 'qs5[figures]').
 """
 
 import argparse
@@ -164,34 +164,39 @@ def _show() -> None:
         header = ("form", "n", "stored bits a mode", "error", "accuracy")
         text += f"\n## {model}\n\n" + markdown(header, rows)
     write_beside(RESULTS / "recurrence_forms.md", text.encode())
-    _figure(records)
+    _figure(records, RESULTS)
     print(text)
 
 
-def _figure(records: list[dict[str, Any]]) -> None:
+def _figure(records: list[dict[str, Any]], folder: Path) -> None:
     """Accuracy against stored bits, a panel a checkpoint."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("no figure: matplotlib is not installed (pip install 'qs5[figures]')")
-        return
+    from qs5.errors import UserError
+    from qs5.reports.figures import new_figure, save_figure
+
     models = list(dict.fromkeys(r["extra"]["model"] for r in records))
-    figure = Figure(figsize=(5.2 * max(1, len(models)), 3.8), layout="constrained")
-    for axis, model in zip(
-        np.ravel(figure.subplots(1, max(1, len(models)), squeeze=False)), models, strict=False
-    ):
+    try:
+        figure, axes = new_figure(5.2 * max(1, len(models)), 3.8, ncols=max(1, len(models)), squeeze=False)
+    except UserError as error:
+        print(f"no figure: {error}")
+        return
+    points = [_point(r) for r in records if r["extra"]["form"] in FORMS]
+    rows = sorted(points, key=lambda p: (models.index(p[0]), *p[1:]))
+    for axis, model in zip(np.ravel(axes), models, strict=False):
         for (form, _), marker in zip(FORMS.items(), "osDv^P*", strict=True):
-            points = sorted(
-                (r["extra"]["bits_a_mode"], 100 * r["value"])
-                for r in records
-                if r["extra"]["model"] == model and r["extra"]["form"] == form
-            )
-            axis.plot(*zip(*points, strict=True) if points else ((), ()), marker=marker, label=form)
+            at = [p[2:] for p in rows if p[:2] == (model, form)]
+            axis.plot(*zip(*at, strict=True) if at else ((), ()), marker=marker, label=form)
         axis.set(xlabel="stored bits of Lambda-bar a mode", ylabel="accuracy (%)", title=model, xlim=(0, 40))
-        axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    for ending in ("svg", "png"):
-        figure.savefig(RESULTS / f"recurrence_forms.{ending}", dpi=160)
+    save_figure(folder, "recurrence_forms", figure, POINT, rows)
+
+
+POINT = ("model", "form", "stored_bits_a_mode", "accuracy_percent")
+
+
+def _point(record: dict[str, Any]) -> tuple[str, str, float, float]:
+    """A row of the figure's data."""
+    extra = record["extra"]
+    return extra["model"], extra["form"], extra["bits_a_mode"], 100 * record["value"]
 
 
 if __name__ == "__main__":
