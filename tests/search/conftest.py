@@ -177,10 +177,13 @@ def make_search(workshop: QuickWorkshop, tmp_path: Path) -> MakeSearch:
 
     def make(*, folder: Path = tmp_path / "search", **changes: Any) -> Search:
         task = workshop.task
-        fixed: dict[str, Any] = {"calibration_examples": 26, "validation_examples": 10, **changes}
-        search = _Quick(
-            model=workshop.model, task=task, labels=workshop.labels, name="small", folder=folder, **fixed
-        )
+        fixed: dict[str, Any] = {
+            "name": "small",
+            "calibration_examples": 26,
+            "validation_examples": 10,
+            **changes,
+        }
+        search = _Quick(model=workshop.model, task=task, labels=workshop.labels, folder=folder, **fixed)
         search.__dict__.update(calibration=sample(task.train), validation=sample(task.validation))
         workshop.lowerings.clear()
         return search

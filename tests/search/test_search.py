@@ -18,7 +18,7 @@ from qs5.search import space
 from qs5.search.budget import parse_budget
 from qs5.search.costs import CostModel
 from qs5.search.refine import refined
-from qs5.search.search import Search, on_front
+from qs5.search.search import TEXT_SLACK, Search, on_front
 from qs5.search.space import Choice, groups_of, reference, spec_of_choice, weight_sites, widths_of
 
 MakeSearch = Callable[..., Search]
@@ -114,7 +114,7 @@ def test_a_killed_search_loses_one_line_at_most(make_search: MakeSearch) -> None
     best = search.run(parse_budget("bytes=2750"))
     path = search.folder / "trials.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:-3]) + lines[-3][:20])
+    path.write_text("".join(lines[:-3]) + lines[-3][:20])  # without a newline, as a kill leaves it
     again = make_search()
     assert again.run(parse_budget("bytes=2750")) == best
     assert sorted(path.read_text().splitlines()) == sorted(line.strip() for line in lines)
@@ -128,6 +128,31 @@ def test_a_folder_of_something_else_is_refused(make_search: MakeSearch, tmp_path
     (tmp_path / "other" / "file").write_text("x")
     with pytest.raises(UserError, match="expected an empty folder"):
         make_search(folder=tmp_path / "other")
+
+
+def test_a_draw_below_0_is_refused_before_a_folder_is_made(make_search: MakeSearch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected --draw at least 0, got -1"):
+        make_search(draw=-1)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x", "a-run-with-a-very-long-name-" * 4, "Ärger"])
+def test_the_size_that_is_planned_with_holds_the_name(make_search: MakeSearch, name: str) -> None:
+    search = make_search(name=name)
+    costs = search.costs("bytes")
+    for seed in range(5):
+        choice = _random_choice(search.workshop, "bytes", seed)  # type: ignore[arg-type]
+        true = search.candidate(choice).bytes
+        assert true <= search._size(choice, costs) <= true + 2 * TEXT_SLACK
+
+
+def test_where_no_candidate_fits_the_smallest_is_named(make_search: MakeSearch) -> None:
+    search = make_search()
+    judged = [search.candidate(_random_choice(search.workshop, "bytes", 0))]  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match=f"bytes: expected a model within 100, .* has {judged[0].bytes:,}; give"
+    ):
+        search._winner(parse_budget("bytes=100"), search.costs("bytes"), judged)
 
 
 def test_an_impossible_budget_says_what_is_possible(make_search: MakeSearch) -> None:

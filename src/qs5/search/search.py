@@ -8,8 +8,9 @@ test          never
 import dataclasses
 import functools
 import hashlib
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ class Search:
                 f"expected at least 1 calibration and 1 validation sequence, got {self.calibration_examples} and "
                 f"{self.validation_examples}"
             )
+        if self.draw < 0:
+            raise UserError(f"expected --draw at least 0, got {self.draw}")
         _ = self.workshop  # refuses what cannot be searched before a folder is made
         claim(self.folder, self.identity)
 
@@ -211,22 +214,34 @@ class Search:
         )
         front = [self.candidate(choice) for choice in self._front(found, costs)]
         limit = budget.value if budget.kind != "drop" else self._limit_for_drop(budget, found, costs, front)
-        start = self._start(found, costs, int(limit))
-        path = refined(
+        judged = [*front, *(self.candidate(choice) for choice in self._path(found, costs, int(limit)))]
+        return self._winner(budget, costs, judged)
+
+    def _path(self, found: Sensitivity, costs: CostModel, limit: int) -> list[Choice]:
+        """What refinement goes through; nothing where the smallest choice is above the limit."""
+        best = self._within(found, costs, limit)
+        if best is None:
+            return []
+        start = self._start(best, costs, limit)
+        return refined(
             start,
-            int(limit) - (self._size(start, costs) - costs.estimate(start)),
+            limit - (self._size(start, costs) - costs.estimate(start)),
             costs=costs,
             divergence=lambda choice: self._weights_trial(choice, costs),
             note=self.note,
         )
-        judged = [*front, *(self.candidate(choice) for choice in path)]
-        return self._winner(budget, costs, judged)
 
-    def _winner(self, budget: Budget, costs: CostModel, judged: Iterable[Candidate]) -> Candidate:
+    def _winner(self, budget: Budget, costs: CostModel, judged: Sequence[Candidate]) -> Candidate:
         if budget.kind == "drop":
             fits = [c for c in judged if _drop(c) <= budget.value]
             return min(fits, key=lambda c: (c.bytes, c.divergence))
         fits = [c for c in judged if c.cost(costs.kind) <= budget.value]
+        if not fits:
+            least = min(c.cost(costs.kind) for c in judged)
+            raise UserError(
+                f"{budget.kind}: expected a model within {int(budget.value):,}, the smallest that was made has "
+                f"{least:,}; give more"
+            )
         return min(fits, key=lambda c: (c.divergence, c.cost(costs.kind)))
 
     def _check_reachable(self, budget: Budget, found: Sensitivity, costs: CostModel) -> None:
@@ -236,7 +251,7 @@ class Search:
                     f"drop: expected a task judged by accuracy, got {self.task.metric}; give bytes= or ops="
                 )
             return
-        least = min(costs.estimate(c) for c in self._cheapest(found, costs))
+        least = min(self._size(c, costs) for c in self._cheapest(found, costs))
         if self._within(found, costs, int(budget.value)) is None:
             raise UserError(
                 f"{budget.kind}: expected at least about {least:,}, which is every site at its fewest bits, got "
@@ -269,9 +284,12 @@ class Search:
         """The cost with the text that describes the model, and some slack for it."""
         if costs.kind != "bytes":
             return costs.estimate(choice)
-        start = reference(self.workshop.config, choice.form, groups_of(self.workshop.config, costs.kind))
-        text, plain = (len(self.spec(c).widths(self.workshop.config)) for c in (choice, start))
-        return costs.estimate(choice) + text - plain + TEXT_SLACK
+        config = self.workshop.config
+        start = reference(config, choice.form, groups_of(config, costs.kind))
+        # The estimate holds the name and widths of a model that the workshop put together.
+        specs = self.spec(choice), self.workshop.spec(start)
+        text, counted = (len(json.dumps(s.name)) + len(s.widths(config)) for s in specs)
+        return costs.estimate(choice) + text - counted + TEXT_SLACK
 
     def _within(self, found: Sensitivity, costs: CostModel, limit: int) -> Choice | None:
         """The best choice of the additive model that keeps to the limit with its text."""
@@ -287,10 +305,8 @@ class Search:
         start = reference(self.workshop.config, choice.form, groups_of(self.workshop.config, costs.kind))
         return self.trial(dataclasses.replace(choice, groups=start.groups))
 
-    def _start(self, found: Sensitivity, costs: CostModel, limit: int) -> Choice:
+    def _start(self, best: Choice, costs: CostModel, limit: int) -> Choice:
         """Where refinement starts: the additive model's best, or a uniform width, whichever is nearer to the float."""
-        best = self._within(found, costs, limit)
-        assert best is not None
         uniform = [c for c in self._uniform(best) if self._size(c, costs) <= limit]
         return min([best, *uniform], key=lambda c: self._weights_trial(c, costs))
 
