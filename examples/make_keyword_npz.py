@@ -13,6 +13,7 @@ import io
 import sys
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def arrays_of(
     return {"x": x, "lengths": lengths, "y": np.array([word for _, word in recordings] * (1 + copies))}
 
 
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
     """Whole, or not at all."""
     content = io.BytesIO()
     np.savez(content, **arrays)
