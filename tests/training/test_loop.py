@@ -55,7 +55,7 @@ def scripted(monkeypatch: MonkeyPatch) -> Callable[..., tuple[TrainState, list[E
         task, script, reports = task or small_task(), iter(metrics), list[EpochReport]()
         judged = lambda *_, **__: Evaluation(metric=next(script), loss=0.5, n=10)  # noqa: E731
         monkeypatch.setattr(loop, "evaluate", judged)
-        monkeypatch.setattr(loop, "make_stepper", lambda *_: Stepper(count_up, optax.identity()))
+        monkeypatch.setattr(loop, "make_stepper", lambda *_, **__: Stepper(count_up, optax.identity()))
         observer = Observer(epoch=lambda report, *_: reports.append(report))
         run = options.pop("run", None)
         training = TrainOptions(**{"epochs": len(metrics), "batch_size": 6, **options})
@@ -118,7 +118,7 @@ def test_a_run_that_lost_patience_is_not_continued(scripted: Any, tmp_path: Path
 
 def test_observers_hear_of_every_step_with_the_mean_loss_so_far(monkeypatch: MonkeyPatch):
     reports: list[StepReport] = []
-    monkeypatch.setattr(loop, "make_stepper", lambda *_: Stepper(count_up, optax.identity()))
+    monkeypatch.setattr(loop, "make_stepper", lambda *_, **__: Stepper(count_up, optax.identity()))
     monkeypatch.setattr(loop, "evaluate", lambda *_, **__: Evaluation(metric=0.5, loss=0.5, n=10))
     task = small_task()
     float_fit(
@@ -159,8 +159,8 @@ def test_every_step_draws_its_own_dropout(monkeypatch: MonkeyPatch):
     """Same sequences, no learning: only the masks tell the losses of the steps apart."""
     task, losses, make = same_sequences(), list[float](), loop.make_stepper
 
-    def listening(*arguments: Any) -> Stepper:
-        stepper = make(*arguments)
+    def listening(*arguments: Any, **options: Any) -> Stepper:
+        stepper = make(*arguments, **options)
 
         def step(*inputs: Any) -> Any:
             result = stepper.step(*inputs)
