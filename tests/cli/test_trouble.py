@@ -58,7 +58,7 @@ def raising(verb: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) ->
     ("code", "name", "words"),
     [
         (2, "model.so", "model.so: expected a file or program of this name, got none"),
-        (13, "/root/x", "/root/x: no permission to read or write here; take another path, or change who may"),
+        (13, "/kept/x", "/kept/x: no permission to read or write here; take another path, or change who may"),
         (20, "a/b", "a/b: expected folders above it, got a file among them"),
         (28, "page.html", "page.html: No space left on device; mend this, or take another path"),
         (28, None, "a file: No space left on device; mend this"),
