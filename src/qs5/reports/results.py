@@ -124,7 +124,8 @@ def _spec(record: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, tup
     head, *rest = text.split(",")
     pairs = [part.partition("=") for part in rest]
     changes = {key.strip(): value.strip() for key, _, value in pairs}
-    if "rounding" in extra or _rounds_to_nearest(record):
+    sequential = changes.get("schedule") != "parallel"
+    if "rounding" in extra or (sequential and _rounds_to_nearest(record)):
         changes.setdefault("rounding", extra.get("rounding", "nearest"))
     return head, tuple(changes.items())
 
@@ -132,7 +133,7 @@ def _spec(record: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, tup
 def _rounds_to_nearest(record: Mapping[str, Any]) -> bool:
     """Of records from before they named the rounding: these benchmarks ask for `rounding=nearest`."""
     ours = record["command"].startswith(("smnist_table.py", "integer_table.py"))
-    return ours and record["method"].startswith("ptq") and "schedule=parallel" not in str(record.get("extra"))
+    return ours and record["method"].startswith("ptq")
 
 
 @dataclass(frozen=True)
