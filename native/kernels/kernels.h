@@ -74,11 +74,14 @@ struct Layer {
   Grids grids;
 };
 
+// Flags for the M modes of a half of a packed state: as many for every width of a vector.
+inline Index flags_of(Index M) { return (M + 15) / 16 * 16; }
+
 // What the forward pass leaves for the backward pass. Null pointers: not wanted.
 struct Saved {
   float *states;   // (directions, L, B, S)
   float *y, *z;    // (L, B, H), before rounding
-  uint8_t *inside; // (L, B, S), whether B^T u was inside the range of its grid; quantized layers only
+  uint8_t *inside; // (L, B, 2, flags_of(M)), not 0: B^T u was inside the range of its grid. Quantized layers only
 };
 
 struct LayerForward {

@@ -122,8 +122,10 @@ inline RowNorm row_norm(const float *x, const Padded &n, float epsilon) {
 }
 
 // The norm's real result before rounding: xhat gain + offset, xhat = x for a batch norm (folded into the gain).
-inline Vec normalized(const Vec &x, const RowNorm &row, const Weights &w, Index j) {
-  return fma((x - row.mean) * row.scale, load(w.gain + j), load(w.offset + j));
+inline void normalize_row(float *to, const float *x, const RowNorm &row, const Weights &w, Index n) {
+  const float *gain = w.gain, *offset = w.offset;
+  for (Index j = 0; j < n; j += kLanes)
+    store(to + j, fma((load(x + j) - row.mean) * row.scale, load(gain + j), load(offset + j)));
 }
 
 inline RowNorm norm_of(const Layer &l, const float *x, const Padded &n) {
@@ -167,38 +169,24 @@ inline ForwardTask at_block(const ForwardTask &t, const Block &block) {
   return here;
 }
 
-// x and u of a block; the backward pass does it again.
-template <bool kQuantized, class Task> inline void read_and_norm(const Task &t, const Block &block) {
-  const Padded &n = t.n;
+// x and u of a block.
+inline void read_and_norm(const ForwardTask &t, const Block &block) {
+  const Padded n = t.n;
   for (Index r = 0; r < block.rows(); ++r) {
     float *x = t.x + r * n.Hp, *u = t.u + r * n.Hp;
     read_row(x, t.f.layer.x + block.token(r, n) * n.H, n.H);
-    const RowNorm row = norm_of(t.f.layer, x, n);
-    for (Index j = 0; j < n.Hp; j += kLanes)
-      store(u + j, rounded<kQuantized>(t.w.grids[kNorm], j, normalized(load(x + j), row, t.w, j)));
+    normalize_row(u, x, norm_of(t.f.layer, x, n), t.w, n.Hp);
+    round_row(t.w.grids[kNorm], u, n.Hp);
   }
 }
 
-// A place for one byte a lane of the packed row (S) at `row`, from padded column j.
-template <typename Byte> inline Byte *lanes_at(Byte *row, Index j, const Padded &n) {
-  return row + (j < n.Mp ? j : n.M + j - n.Mp);
-}
-
-// How many lanes from padded column j on are no padding.
-inline Index lanes_left(Index j, const Padded &n) {
-  const Index left = n.M - (j < n.Mp ? j : j - n.Mp);
-  return left < kLanes ? left : kLanes;
-}
-
-// B^T u onto its grid; where it was inside of the range is noted for the backward pass in `inside`, if that is wanted.
-inline Vec round_Bu(const Grid &grid, Index j, Vec x, uint8_t *inside, const Padded &n) {
-  if (inside) {
-    uint8_t bytes[kLanes];
-    const Index left = lanes_left(j, n);
-    store_bytes(left == kLanes ? lanes_at(inside, j, n) : bytes, is_inside(grid, j, x));
-    if (left < kLanes) std::memcpy(lanes_at(inside, j, n), bytes, static_cast<size_t>(left));
-  }
-  return rounded<true>(grid, j, x);
+// Notes where B^T u of a row was inside of the range of its grid.
+inline void note_inside(Grid grid, uint8_t *inside, const float *v, const Padded &n) {
+  for (Index half = 0; half < 2; ++half)
+    for (Index j = 0; j < n.Mp; j += kLanes) {
+      const Index i = half * n.Mp + j;
+      store_mask(inside + half * n.Fp / 2 + j, is_inside(grid, i, load(v + i)));
+    }
 }
 
 struct Rotated {
@@ -225,81 +213,99 @@ inline Direction from_right(const Weights &w, const Padded &n) {
   return {true, n.Sp, n.L * n.B * n.S, w.grids[kStateReverse], w.grids[kStateReverseOut]};
 }
 
-// v = Q(B^T u), for both directions.
-template <bool kQuantized> inline void forward_Bu(const ForwardTask &t, const Block &block) {
-  const Padded &n = t.n;
-  const Grid &grid = t.w.grids[kBu];
-  if (!kQuantized || !grid.rounds()) return;
+// v = Q(B^T u), for both directions; where it was inside of the range is kept for the backward pass.
+inline void forward_Bu(const ForwardTask &t, const Block &block) {
+  const Padded n = t.n;
+  const Grid grid = t.w.grids[kBu];
+  if (!grid.rounds()) return;
   for (Index r = 0; r < block.rows(); ++r) {
     float *v = t.state + r * n.Cp;
-    uint8_t *inside = t.f.saved.inside ? t.f.saved.inside + block.token(r, n) * n.S : nullptr;
-    for (Index j = 0; j < n.Sp; j += kLanes) store(v + j, round_Bu(grid, j, load(v + j), inside, n));
+    if (t.f.saved.inside) note_inside(grid, t.f.saved.inside + block.token(r, n) * n.Fp, v, n);
+    round_row(grid, v, n.Sp);
   }
+}
+
+// A row of the recurrence: carry = Q(a carry + v).
+inline void advance_row(const float *a_re, const float *a_im, const Grid &state, float *carry, const float *v,
+                        const Padded &n) {
+  for (Index j = 0, i = n.Mp; j < n.Mp; j += kLanes, i += kLanes) {
+    const Rotated s =
+        advance(load(a_re + j), load(a_im + j), load(carry + j), load(carry + i), load(v + j), load(v + i));
+    store(carry + j, s.re);
+    store(carry + i, s.im);
+  }
+  round_row(state, carry, n.Sp);
 }
 
 // s_k = Q(a s_{k-1} + v_k), v = Q(B^T u) in the first columns of t.state; from the right r_k = Q(a r_{k+1} + v_k).
 // What C reads (codes where it is rounded) is left in the direction's columns.
-template <bool kQuantized>
 inline void forward_scan(const ForwardTask &t, const Block &block, const Direction &direction) {
-  const Padded &n = t.n;
+  const Padded n = t.n;
   for (Index k = 0; k < block.rows(); ++k) {
     const Index r = direction.row(k, block);
-    const float *v = t.state + r * n.Cp;
-    float *carry = t.carry + (r % t.chunk.count) * n.Sp, *to = t.state + r * n.Cp + direction.column;
-    for (Index j = 0; j < n.Mp; j += kLanes) {
-      const Index i = j + n.Mp;
-      Rotated s = advance(load(t.w.a_re + j), load(t.w.a_im + j), load(carry + j), load(carry + i), load(v + j),
-                          load(v + i));
-      s = {rounded<kQuantized>(direction.state, j, s.re), rounded<kQuantized>(direction.state, i, s.im)};
-      store(carry + j, s.re);
-      store(carry + i, s.im);
-      const bool reads = kQuantized && direction.read.rounds();
-      store(to + j, reads ? codes(direction.read, j, s.re) : s.re);
-      store(to + i, reads ? codes(direction.read, i, s.im) : s.im);
-    }
+    float *row = t.state + r * n.Cp, *carry = t.carry + (r % t.chunk.count) * n.Sp, *to = row + direction.column;
+    advance_row(t.w.a_re, t.w.a_im, direction.state, carry, row, n);
+    if (direction.read.rounds()) codes_row(direction.read, to, carry, n.Sp);
+    else read_row(to, carry, n.Sp);
     if (t.f.saved.states) write_state(t.f.saved.states + direction.saved + block.token(r, n) * n.S, carry, n);
   }
 }
 
 // y = C^T s + D u (its product is in t.y), g = m1 gelu(y).
-template <bool kQuantized> inline void forward_gelu(const ForwardTask &t, const Block &block) {
-  const Padded &n = t.n;
+inline void forward_gelu(const ForwardTask &t, const Block &block) {
+  const Padded n = t.n;
+  const Layer &l = t.f.layer;
+  const Grid *grids = t.w.grids;
+  const float *D = t.w.D;
   for (Index r = 0; r < block.rows(); ++r) {
     const Index at = r * n.Hp;
-    const float *mask = t.masks + (r % t.chunk.count) * n.Hp;
+    const float *mask = t.masks + (r % t.chunk.count) * n.Hp, *u = t.u + at;
+    float *y = t.y + at, *g = t.g + at;
     for (Index j = 0; j < n.Hp; j += kLanes) {
-      const Vec y = fma(load(t.u + at + j), load(t.w.D + j), load(t.y + at + j));
-      store(t.y + at + j, y);
-      Vec g = gelu(t.f.layer.gelu, rounded<kQuantized>(t.w.grids[kY], j, y)).value;
-      g = rounded<kQuantized>(t.w.grids[kGelu], j, g);
-      if (t.f.layer.m1) g = rounded<kQuantized>(t.w.grids[kGelu], j, g * load(mask + j));
-      store(t.g + at + j, g);
+      const Vec value = fma(load(u + j), load(D + j), load(y + j));
+      store(y + j, value);
+      store(g + j, value);
     }
-    if (t.f.saved.y) write_row(t.f.saved.y + block.token(r, n) * n.H, t.y + at, n.H);
+    round_row(grids[kY], g, n.Hp);
+    gelu_row(l.gelu, g, n.Hp);
+    round_row(grids[kGelu], g, n.Hp);
+    if (l.m1) {
+      scale_row(mask, g, n.Hp);
+      round_row(grids[kGelu], g, n.Hp);
+    }
+    if (t.f.saved.y) write_row(t.f.saved.y + block.token(r, n) * n.H, y, n.H);
   }
 }
 
 // z = W^T g + b (its product is in t.y), out = x + m2 g sigmoid(z), into t.u; sums of out and its square.
-template <bool kQuantized> inline void forward_gate(const ForwardTask &t, const Block &block) {
-  const Padded &n = t.n;
+inline void forward_gate(const ForwardTask &t, const Block &block) {
+  const Padded n = t.n;
+  const Layer &l = t.f.layer;
   const Grid *grids = t.w.grids;
+  const float *b = t.w.b;
   for (Index r = 0; r < block.rows(); ++r) {
     const Index at = r * n.Hp;
     const float *mask = t.masks + (t.chunk.count + r % t.chunk.count) * n.Hp;
+    float *z = t.y + at, *out = t.u + at;
     for (Index j = 0; j < n.Hp; j += kLanes) {
-      const Vec z = load(t.y + at + j) + load(t.w.b + j);
-      store(t.y + at + j, z);
-      const Vec opening = gate(t.f.layer.gate, rounded<kQuantized>(grids[kGate], j, z)).value;
-      Vec p = load(t.g + at + j) * rounded<kQuantized>(grids[kSigmoid], j, opening);
-      p = rounded<kQuantized>(grids[kProduct], j, p);
-      if (t.f.layer.m2) p = rounded<kQuantized>(grids[kProduct], j, p * load(mask + j));
-      const Vec out = rounded<kQuantized>(grids[kResidual], j, load(t.x + at + j) + p);
-      store(t.u + at + j, out);
-      store(t.block_sums + j, load(t.block_sums + j) + out);
-      store(t.block_sums + n.Hp + j, fma(out, out, load(t.block_sums + n.Hp + j)));
+      const Vec value = load(z + j) + load(b + j);
+      store(z + j, value);
+      store(out + j, value);
     }
-    write_row(t.f.out + block.token(r, n) * n.H, t.u + at, n.H);
-    if (t.f.saved.z) write_row(t.f.saved.z + block.token(r, n) * n.H, t.y + at, n.H);
+    round_row(grids[kGate], out, n.Hp);
+    gate_row(l.gate, out, n.Hp);
+    round_row(grids[kSigmoid], out, n.Hp);
+    scale_row(t.g + at, out, n.Hp);
+    round_row(grids[kProduct], out, n.Hp);
+    if (l.m2) {
+      scale_row(mask, out, n.Hp);
+      round_row(grids[kProduct], out, n.Hp);
+    }
+    add_row(t.x + at, out, n.Hp);
+    round_row(grids[kResidual], out, n.Hp);
+    add_moments(t.block_sums, out, n.Hp);
+    write_row(t.f.out + block.token(r, n) * n.H, out, n.H);
+    if (t.f.saved.z) write_row(t.f.saved.z + block.token(r, n) * n.H, z, n.H);
   }
 }
 
@@ -309,23 +315,23 @@ inline void flush_sums(const ForwardTask &t) {
   std::memset(t.block_sums, 0, static_cast<size_t>(2 * t.n.Hp) * sizeof(float));
 }
 
-template <bool kQuantized> inline void forward_input(const ForwardTask &t, const Block &block, Ahead &ahead) {
+inline void forward_input(const ForwardTask &t, const Block &block, Ahead &ahead) {
   multiply(t.u, t.n.Hp, t.w.B, t.state, t.n.Cp, block.rows(), false, ahead);
-  forward_Bu<kQuantized>(t, block);
+  forward_Bu(t, block);
 }
 
-template <bool kQuantized> inline void forward_output(const ForwardTask &t, const Block &block, Ahead &ahead) {
-  const Padded &n = t.n;
+inline void forward_output(const ForwardTask &t, const Block &block, Ahead &ahead) {
+  const Padded n = t.n;
   multiply(t.state, n.Cp, t.w.C, t.y, n.Hp, block.rows(), false, ahead);
-  forward_gelu<kQuantized>(t, block);
+  forward_gelu(t, block);
   multiply(t.g, n.Hp, t.w.W, t.y, n.Hp, block.rows(), false, ahead);
-  forward_gate<kQuantized>(t, block);
+  forward_gate(t, block);
   flush_sums(t);
 }
 
 // The first of two walks: B^T u and the states from the right.
-template <bool kQuantized> inline void walk_from_right(const ForwardTask &t) {
-  const Padded &n = t.n;
+inline void walk_from_right(const ForwardTask &t) {
+  const Padded n = t.n;
   const Index stride = steps_of(t.chunk);
   const Direction right = from_right(t.w, n);
   for (Index end = n.L; end > 0; end -= stride) {
@@ -335,15 +341,15 @@ template <bool kQuantized> inline void walk_from_right(const ForwardTask &t) {
     want_block(ahead, t.f.layer.x, n.H, next, n);
     want_rows(ahead, t.state, n.Cp, next, n);
     ahead.spread(calls_of(block.rows(), n.Sp, n.Hp));
-    read_and_norm<kQuantized>(here, block);
-    forward_input<kQuantized>(here, block, ahead);
-    forward_scan<kQuantized>(here, block, right);
+    read_and_norm(here, block);
+    forward_input(here, block, ahead);
+    forward_scan(here, block, right);
   }
 }
 
 // The states from the left, and what comes after C; B^T u, too, unless another walk has it already.
-template <bool kQuantized> inline void walk_from_left(const ForwardTask &t) {
-  const Padded &n = t.n;
+inline void walk_from_left(const ForwardTask &t) {
+  const Padded n = t.n;
   const Index stride = steps_of(t.chunk);
   const Direction left = from_left(t.w);
   for (Index begin = 0; begin < n.L; begin += stride) {
@@ -353,19 +359,19 @@ template <bool kQuantized> inline void walk_from_left(const ForwardTask &t) {
     want_block(ahead, t.f.layer.x, n.H, next, n);
     want_rows(ahead, t.state, n.Cp, next, n);
     ahead.spread(calls_of(block.rows(), n.Hp, n.Cp) + calls_of(block.rows(), n.Hp, n.Hp));
-    read_and_norm<kQuantized>(here, block);
-    if (!n.both_ways()) forward_input<kQuantized>(here, block, ahead);
-    forward_scan<kQuantized>(here, block, left);
-    forward_output<kQuantized>(here, block, ahead);
+    read_and_norm(here, block);
+    if (!n.both_ways()) forward_input(here, block, ahead);
+    forward_scan(here, block, left);
+    forward_output(here, block, ahead);
   }
 }
 
-template <bool kQuantized> inline void forward_task(const ForwardTask &t) {
-  const Padded &n = t.n;
-  if (n.both_ways()) walk_from_right<kQuantized>(t);
+inline void forward_task(const ForwardTask &t) {
+  const Padded n = t.n;
+  if (n.both_ways()) walk_from_right(t);
   for (Index b = 0; b < t.chunk.count; ++b)
     read_state(t.carry + b * n.Sp, t.f.layer.x0 + (t.chunk.first + b) * n.S, n);
-  walk_from_left<kQuantized>(t);
+  walk_from_left(t);
   for (Index b = 0; b < t.chunk.count; ++b)
     write_state(t.f.last + (t.chunk.first + b) * n.S, t.carry + b * n.Sp, n);
 }
@@ -396,8 +402,7 @@ inline void run_forward(void *data, int i) {
                 arena.take(c.count * n.Sp), arena.take(2 * n.Hp), arena.take(2 * c.count * n.Hp),
                 call.sums + i * 2 * n.Hp};
   read_masks(t.masks, call.f.layer, n, c);
-  if (call.f.layer.grids.rounded) forward_task<true>(t);
-  else forward_task<false>(t);
+  forward_task(t);
   stream_end();
 }
 

@@ -12,11 +12,13 @@ namespace QS5_ISA {
 inline Index round_up(Index n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 // Sizes of one call with their padded values. C reads Cp columns: the states of all directions, one after the other.
+// Fp flags belong to the two halves of a packed state.
 struct Padded : Shape {
-  Index Hp, Mp, S, Sp, Cp;
+  Index Hp, Mp, S, Sp, Cp, Fp;
 
   explicit Padded(const Shape &s)
-      : Shape(s), Hp(round_up(s.H)), Mp(round_up(s.M)), S(2 * s.M), Sp(2 * Mp), Cp(s.directions * Sp) {}
+      : Shape(s), Hp(round_up(s.H)), Mp(round_up(s.M)), S(2 * s.M), Sp(2 * Mp), Cp(s.directions * Sp),
+        Fp(2 * flags_of(s.M)) {}
   bool both_ways() const { return directions == 2; }
 };
 

@@ -70,21 +70,93 @@ inline Vec codes(const Grid &g, Index j, Vec x) {
   return clip(floor(x * load(g.inverse + j) + 0.5f), splat(g.low), splat(g.high));
 }
 
-template <bool kQuantized> inline Vec rounded(const Grid &g, Index j, Vec x) {
-  if (!kQuantized || !g.rounds()) return x;
-  return codes(g, j, x) * load(g.step + j);
-}
+inline Vec rounded(const Grid &g, Index j, Vec x) { return g.rounds() ? codes(g, j, x) * load(g.step + j) : x; }
 
-inline IVec is_inside(const Grid &g, Index j, Vec x) {
-  const Vec scaled = x * load(g.inverse + j);
-  return (scaled >= g.low) & (scaled <= g.high);
+inline Mask is_inside(const Grid &g, Index j, Vec x) {
+  return within(x * load(g.inverse + j), splat(g.low), splat(g.high));
 }
 
 // The straight-through gradient of `rounded` at x: d inside of the range, 0 outside.
-template <bool kQuantized> inline Vec straight(const Grid &g, Index j, Vec x, Vec d) {
-  if (!kQuantized || !g.rounds()) return d;
-  return select(is_inside(g, j, x), d, zero());
+inline Vec straight(const Grid &g, Index j, Vec x, Vec d) { return g.rounds() ? where(is_inside(g, j, x), d) : d; }
+
+// ---- rows ------------------------------------------------------------------------------------------------------
+// A chain of functions is applied to a row one function at a time: the loop of one has short dependences, so that the
+// processor overlaps its steps. A loop over the whole chain waits for results most of the time: twice as slow.
+
+inline void round_row(Grid g, float *x, Index n) {
+  if (!g.rounds()) return;
+  for (Index j = 0; j < n; j += kLanes) store(x + j, rounded(g, j, load(x + j)));
 }
+
+// Codes of one row into another.
+inline void codes_row(Grid g, float *to, const float *x, Index n) {
+  for (Index j = 0; j < n; j += kLanes) store(to + j, codes(g, j, load(x + j)));
+}
+
+inline void gelu_row(int kind, float *x, Index n) {
+  for (Index j = 0; j < n; j += kLanes) store(x + j, gelu(kind, load(x + j)).value);
+}
+
+inline void gate_row(int kind, float *x, Index n) {
+  for (Index j = 0; j < n; j += kLanes) store(x + j, gate(kind, load(x + j)).value);
+}
+
+inline void scale_row(const float *by, float *x, Index n) {
+  for (Index j = 0; j < n; j += kLanes) store(x + j, load(x + j) * load(by + j));
+}
+
+inline void add_row(const float *what, float *x, Index n) {
+  for (Index j = 0; j < n; j += kLanes) store(x + j, load(x + j) + load(what + j));
+}
+
+// Adds x and its square to the two rows of `sums`.
+inline void add_moments(float *sums, const float *x, Index n) {
+  for (Index j = 0; j < n; j += kLanes) {
+    store(sums + j, load(sums + j) + load(x + j));
+    store(sums + n + j, fma(load(x + j), load(x + j), load(sums + n + j)));
+  }
+}
+
+// A row and its derivative by what it was computed from.
+struct DualRow {
+  float *value, *slope;
+  Index n;
+
+  // The first function, with which `slope` begins.
+  void begin(Grid g) const {
+    for (Index j = 0; j < n; j += kLanes) {
+      const Vec x = load(value + j);
+      store(slope + j, straight(g, j, x, splat(1.0f)));
+      store(value + j, rounded(g, j, x));
+    }
+  }
+  void round(Grid g) const {
+    if (!g.rounds()) return;
+    for (Index j = 0; j < n; j += kLanes) {
+      const Vec x = load(value + j);
+      store(slope + j, straight(g, j, x, load(slope + j)));
+      store(value + j, rounded(g, j, x));
+    }
+  }
+  void apply_gelu(int kind) const {
+    for (Index j = 0; j < n; j += kLanes) follow(j, gelu(kind, load(value + j)));
+  }
+  void apply_gate(int kind) const {
+    for (Index j = 0; j < n; j += kLanes) follow(j, gate(kind, load(value + j)));
+  }
+  void scale(const float *by) const {
+    for (Index j = 0; j < n; j += kLanes) {
+      const Vec factor = load(by + j);
+      follow(j, {load(value + j) * factor, factor});
+    }
+  }
+
+private:
+  void follow(Index j, const ValueSlope &f) const {
+    store(value + j, f.value);
+    store(slope + j, load(slope + j) * f.slope);
+  }
+};
 
 } // namespace QS5_ISA
 } // namespace qs5

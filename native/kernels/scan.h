@@ -17,16 +17,6 @@ struct ScanCall {
 // Time step number k of the recurrence, counted in the order in which it runs.
 inline Index time_of(Index k, Index L, bool reverse) { return reverse ? L - 1 - k : k; }
 
-inline void scan_row(const ScanCall &call, const float *v, float *s) {
-  const Padded &n = call.n;
-  for (Index j = 0; j < n.Mp; j += kLanes) {
-    const Index i = j + n.Mp;
-    Rotated next = advance(load(call.a + j), load(call.a + i), load(s + j), load(s + i), load(v + j), load(v + i));
-    store(s + j, rounded<true>(call.grid, j, next.re));
-    store(s + i, rounded<true>(call.grid, i, next.im));
-  }
-}
-
 inline void run_scan(void *data, int task) {
   const ScanCall &call = *static_cast<const ScanCall *>(data);
   const Padded &n = call.n;
@@ -38,7 +28,7 @@ inline void run_scan(void *data, int task) {
     for (Index b = 0; b < c.count; ++b) {
       const Index at = (time_of(k, n.L, call.f.reverse) * n.B + c.first + b) * n.S;
       read_state(v, call.f.v + at, n);
-      scan_row(call, v, states + b * n.Sp);
+      advance_row(call.a, call.a + n.Mp, call.grid, states + b * n.Sp, v, n);
       write_state(call.f.states + at, states + b * n.Sp, n);
     }
   stream_end();

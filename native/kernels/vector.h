@@ -111,22 +111,42 @@ inline Vec scale_by_power(Vec x, Vec n) {
 }
 
 inline float sum(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(v);
+#else
   float total = 0.0f;
   for (int i = 0; i < kLanes; ++i) total += v[i];
   return total;
+#endif
 }
 
-// One byte a lane: 1 where the condition holds.
-inline void store_bytes(uint8_t *p, IVec condition) {
-  const BVec bytes = __builtin_convertvector(condition & 1, BVec);
+// One condition a lane, in memory one byte a lane: not 0 where it holds.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+typedef __mmask16 Mask;
+inline Mask within(Vec x, Vec low, Vec high) {
+  return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(x, low, _CMP_GE_OQ), x, high, _CMP_LE_OQ);
+}
+inline Vec where(Mask mask, Vec x) { return _mm512_maskz_mov_ps(mask, x); }
+inline void store_mask(uint8_t *p, Mask mask) {
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm_movm_epi8(mask));
+}
+inline Mask load_mask(const uint8_t *p) {
+  return _mm_movepi8_mask(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+#else
+typedef IVec Mask;
+inline Mask within(Vec x, Vec low, Vec high) { return (x >= low) & (x <= high); }
+inline Vec where(Mask mask, Vec x) { return mask ? x : Vec{}; }
+inline void store_mask(uint8_t *p, Mask mask) {
+  const BVec bytes = __builtin_convertvector(mask, BVec);
   std::memcpy(p, &bytes, kLanes);
 }
-
-inline IVec load_bytes(const uint8_t *p) {
+inline Mask load_mask(const uint8_t *p) {
   BVec bytes;
   std::memcpy(&bytes, p, kLanes);
   return __builtin_convertvector(bytes, IVec) != 0;
 }
+#endif
 
 } // namespace QS5_ISA
 } // namespace qs5

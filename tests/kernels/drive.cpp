@@ -86,7 +86,7 @@ bool runs(const Shape &n, bool quantized) {
   const Index S = 2 * n.M, tokens = n.L * n.B;
   const Layer l = layer(all, n, quantized);
   const Saved saved{all.result(n.directions * tokens * S), all.result(tokens * n.H), all.result(tokens * n.H),
-                    quantized ? all.bytes(tokens * S) : nullptr};
+                    quantized ? all.bytes(tokens * 2 * flags_of(n.M)) : nullptr};
   const Runner runner{nullptr, 2, run};
   for (const Saved &kept : {Saved{}, saved}) {
     const LayerForward forward{l, kept, all.result(tokens * n.H), all.result(n.H), all.result(n.H), all.result(n.B * S)};

@@ -14,6 +14,7 @@ In between values may be rounded to power-of-two grids, with straight-through gr
 gradient; everything else is computed again there.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ SITES = (
 """Where a value may be rounded, in the order of the forward pass: rows of `LayerArrays.grids`."""
 GELUS = ("gelu", "qgelu")
 GATES = ("sigmoid", "hard_sigmoid")
+FLAGS = 16
+"""Flags of a half of a packed state come in multiples of this."""
 CONSTANTS = ("m1", "m2", "grids")
 """Arrays without a gradient."""
 
@@ -119,7 +122,8 @@ def _forward(options: LayerOptions, arrays: LayerArrays, *, save: bool) -> tuple
     real = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     directions = arrays.C.shape[0] // S
     features, states = ((L, batch, H), (directions, L, batch, S)) if save else ((0,), (0,))
-    inside = (L, batch, S) if save and options.rounded[SITES.index("Bu")] else (0,)
+    flags = 2 * FLAGS * math.ceil(S / 2 / FLAGS)
+    inside = (L, batch, flags) if save and options.rounded[SITES.index("Bu")] else (0,)
     results = (
         *(real(shape) for shape in ((L, batch, H), (H,), (H,), (batch, S), states, features, features)),
         jax.ShapeDtypeStruct(inside, jnp.uint8),
