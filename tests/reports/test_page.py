@@ -100,8 +100,11 @@ def test_the_page_shows_what_the_files_hold(folder: Path):
     assert text.count('aria-label="moduli of layer') == 4
     assert text.count('class="spark"') == 2 * len(sites_of(small_config(d_in=1, d_out=3)))
     assert text.count('aria-label="confusion matrix"') == 2
-    first = re.findall(r"<t[hd]>(.*?)</t[hd]>", text)[:30]
-    values = dict(zip(first[:10], first[20:30], strict=True))
+    header, _, second = re.findall(r"<tr>(.*?)</tr>", text)[:3]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in (header, second)]
+    values = dict(zip(*cells, strict=True))
+    assert "model.qs5" not in values  # neither run has been lowered
+    assert "<td class=words>ptq</td>" in second and f"<td>{values['test']}</td>" in second
     assert (values["run"], values["method"], values["spec"]) == ("w4a8", "ptq", "W4A8")
     assert values["test"] == f"{100 * judged['value']:.2f} %"
     assert "started from <code>float</code>" in text and "outside" in text

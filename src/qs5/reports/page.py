@@ -48,11 +48,17 @@ def _overview(runs: Sequence[RunData], title: str) -> Iterator[str]:
         "loss",
         "model.qs5",
     )
-    yield _table(header, [_summary(run) for run in runs])
+    yield _table(*_filled(header, [_summary(run) for run in runs]))
     judged = [(run, run.judged) for run in runs if run.judged is not None]
     if judged:
         yield f"<h3>Test {escape(judged[0][1]['metric'])} against bits</h3>"
         yield _figure(_against_bits(runs), "Bits: mean over the weights of the network; float counts as 32.")
+
+
+def _filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Without the columns that no run has a value for."""
+    kept = [i for i in range(len(header)) if any(row[i] != "-" for row in rows)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _summary(run: RunData) -> tuple[str, ...]:
@@ -67,7 +73,7 @@ def _summary(run: RunData) -> tuple[str, ...]:
         "float" if spec is None else spec["name"],
         str(run.seed),
         judged["metric"] if judged else "-",
-        f"{judged['loss']:.4f}" if judged else "-",
+        f"{judged['loss']:.4g}" if judged else "-",
         "-" if run.integer_bytes is None else _bytes(run.integer_bytes),
     )
 
@@ -279,11 +285,16 @@ def _exponents(found: Sequence[int] | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], raw: Sequence[int] = ()) -> str:
-    """A table that scrolls sideways on a phone. raw: columns that are HTML already."""
+    """A table that scrolls sideways on a phone, words to the left, numbers to the right. raw: columns of HTML."""
     show: Callable[[int, str], str] = lambda i, text: text if i in raw else escape(text)  # noqa: E731
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    side = [
+        "" if any(text[:1].isdigit() for text in column) else " class=words"
+        for column in zip(*rows, strict=True)
+    ] or [""] * len(header)
+    head = "".join(f"<th{side[i]}>{escape(name)}</th>" for i, name in enumerate(header))
     body = "".join(
-        "<tr>" + "".join(f"<td>{show(i, cell)}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td{side[i]}>{show(i, cell)}</td>" for i, cell in enumerate(row)) + "</tr>"
+        for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
