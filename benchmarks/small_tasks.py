@@ -1,0 +1,172 @@
+"""Text, ListOps and grey CIFAR at the scale of two cores (`recipes/*-small.toml`): collect the records, show the cards.
+
+    qs5 sweep text-small --method fp ptq --grid spec=W8A8,W4A8 seed=0,1,2 -o runs/text
+    python -m benchmarks.small_tasks gather runs/text       # into results/text.jsonl, each finished cell once
+    python -m benchmarks.small_tasks show                   # results/small_tasks.md
+
+A card says what the data is and how the float models were made, then what became of them: a row a configuration, a
+column a method. Every number is a record.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qs5.errors import UserError
+from qs5.files import append_jsonl, read_jsonl, write_beside
+from qs5.quantization.spec import PAPER_TABLE
+from qs5.reports.paper_tables import TITLES, printed
+from qs5.reports.results import Group, Result, grouped, read_results, seeds_of
+from qs5.reports.tables import markdown
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+TASKS = {
+    "text": "IMDB reviews by characters, the data set's own 25,000 training and 25,000 test reviews; a tenth of the "
+    "training reviews is held out for validation.",
+    "listops": "Expressions made by `qs5 data make listops`, not the benchmark's own.",
+    "scifar": "CIFAR-10 in grey, pixel by pixel, from JPEG files: not the benchmark's own data.",
+}
+"""What a card says of the data, by the paper's name of the task."""
+FLOORS = {"text": 0.75, "listops": 0.37, "scifar": 0.60}
+"""Float accuracy below which a task says nothing about quantization at this scale: fixed before anything was run."""
+DEFAULT = "W8A8Abar16"
+ABOUT = (
+    "Test accuracy in % on all test examples; the epoch was selected on validation data. Several seeds: mean (lowest "
+    "to highest). The paper's way: dynamic scales inside the parallel scan, AQT's range rule, qGELU and hard sigmoid. "
+    "Deployable: static power-of-two scales, sequential, 16-bit state, the forward pass that the integer model repeats "
+    "bit for bit; PTQ with reconstructed weights. The paper's own numbers are of its full-size models. Records: "
+    "text.jsonl, listops.jsonl, scifar.jsonl; collected by `python -m benchmarks.small_tasks gather`."
+)
+WIDTH = 64
+"""H of the small models; the paper's are wider."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, then collect or show."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("gather", "show"))
+    parser.add_argument("folders", nargs="*", type=Path, help="gather: folders of sweeps or runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    try:
+        if args.what == "gather":
+            for folder in args.folders:
+                print(f"{folder}: {gather(folder, args.results)} new records")
+        write_beside(args.results / "small_tasks.md", page(read_results(args.results)).encode())
+    except UserError as error:
+        parser.error(str(error))
+    print(args.results / "small_tasks.md")
+
+
+def gather(folder: Path, results: Path) -> int:
+    """Add the test records of a sweep to results/TASK.jsonl; how many were new.
+
+    Raises UserError where there is none, or where one belongs to none of the tasks.
+    """
+    source = folder / "records.jsonl"
+    rows = [r for r in read_jsonl(source) if r["split"] == "test"] if source.exists() else []
+    if not rows:
+        raise UserError(f"{source}: expected records of finished cells, found none: run `qs5 sweep` there")
+    added = 0
+    for row in rows:
+        task = next((t for t in TASKS if row["task"].split("-")[0] == t), None)
+        if task is None:
+            raise UserError(f"{source}: expected tasks {', '.join(TASKS)}, got {row['task']}")
+        path = results / f"{task}.jsonl"
+        if row not in (read_jsonl(path) if path.exists() else []):
+            append_jsonl(path, row)
+            added += 1
+    return added
+
+
+# ---- the page ----
+
+
+def page(results: Sequence[Result]) -> str:
+    """A card for every task that has records."""
+    parts = ["# Text, ListOps and grey CIFAR at the scale of two cores", ABOUT]
+    for task in TASKS:
+        own = [r for r in results if r.stands_for == task and r.model.get("H") == WIDTH]
+        parts += card(task, own) if own else [f"## {TITLES[task]}", "Not run yet."]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def card(task: str, results: Sequence[Result]) -> list[str]:
+    """One task."""
+    floats = groups([r for r in results if r.spec == "float"])
+    best = max((g.mean for g in floats), default=0.0)
+    verdict = f"Float accuracy is above the {100 * FLOORS[task]:.0f} % that were asked for beforehand."
+    if best < FLOORS[task]:
+        verdict = f"Float accuracy is below {100 * FLOORS[task]:.0f} %: **not testable at this scale**."
+    commands = dict.fromkeys(_shared(r.command) for r in results)
+    return [
+        f"## {TITLES[task]}",
+        f"{TASKS[task]} {verdict}",
+        "\n".join(f"- Float, {g.results[0].scale}: **{value(g)}**, {seeds_of(g.results)}." for g in floats),
+        table(task, results),
+        "\n".join(f"- `{c}`" for c in commands),
+        f"Commits: {', '.join(dict.fromkeys(r.commit for r in results))}.",
+    ]
+
+
+def _shared(command: str) -> str:
+    """The command of a whole sweep from that of one of its cells."""
+    return command.partition(" --only")[0].replace("python -m qs5", "qs5")
+
+
+COLUMNS: dict[str, Callable[[Result], bool]] = {
+    "PTQ, the paper's way": lambda r: r.method == "ptq" and r.way == "paper" and _replaced(r),
+    "PTQ, deployable": lambda r: r.method == "ptq" and _plain(r),
+    "PTQ, deployable, `form=polar`": lambda r: r.method == "ptq" and r.changes == (("form", "polar"),),
+    "QAFT, deployable": lambda r: r.method == "qaft" and _plain(r),
+    "QAT, deployable": lambda r: r.method == "qat" and _plain(r),
+}
+
+
+def _plain(r: Result) -> bool:
+    return r.way == "deployable" and not r.changes
+
+
+def _replaced(r: Result) -> bool:
+    return (r.model.get("gelu"), r.model.get("gate")) == ("qgelu", "hard_sigmoid")
+
+
+def table(task: str, results: Sequence[Result]) -> str:
+    """A row a configuration: the paper's PTQ and QAT, and ours. Columns that nothing was run for are left out."""
+    columns = {name: [r for r in results if fits(r)] for name, fits in COLUMNS.items()}
+    columns = {name: found for name, found in columns.items() if found}
+    header = ["configuration", "PTQ, paper", "QAT, paper", *columns]
+    rows = []
+    for spec in (DEFAULT, *PAPER_TABLE):
+        paper = [_paper(task, method, spec) for method in ("PTQ", "QAT")]
+        rows.append(
+            [spec, *paper, *(_cell([r for r in found if r.spec == spec]) for found in columns.values())]
+        )
+    return markdown(header, rows)
+
+
+def _paper(task: str, method: str, spec: str) -> str:
+    return printed("table2", f"{method} {spec}", task)
+
+
+def _cell(results: Sequence[Result]) -> str:
+    return "<br>".join(value(g) for g in groups(results)) or "-"
+
+
+def groups(results: Sequence[Result]) -> list[Group]:
+    """Results that differ in the seed alone, however their run was called."""
+    return grouped(dataclasses.replace(r, recipe="") for r in results)
+
+
+def value(group: Group) -> str:
+    """`81.20` or `81.20 (80.95 to 81.40)`."""
+    values = [100 * r.value for r in group.results]
+    spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+    return f"{100 * group.mean:.2f}{spread}"
+
+
+if __name__ == "__main__":
+    main()
