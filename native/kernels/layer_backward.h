@@ -34,7 +34,7 @@ struct BackwardTask {
   const Weights &w;
   const float *g_sum, *g_sum_square; // (Hp)
   Chunk chunk;
-  float *x, *u, *g, *d_z, *slope;       // rows of Hp
+  float *x, *u, *g, *d_z, *slope;       // rows of Hp; slope: m1 gelu'(y), later where u was inside of its grid
   float *state;                         // rows of Cp
   float *d_out, *d_g, *mu;              // rows of Hp, Hp, Cp; all time steps if there are two directions
                                         // d_out: gradient of the residual sum
