@@ -105,7 +105,7 @@ def card(task: str, results: Sequence[Result]) -> list[str]:
     return [
         f"## {TITLES[task]}",
         f"{TASKS[task]} {verdict}",
-        "\n".join(f"- Float, {g.results[0].scale}: **{value(g)}**, {seeds_of(g.results)}." for g in floats),
+        "\n".join(_floats(g) for g in floats),
         table(task, results),
         "\n".join(f"- `{c}`" for c in commands),
         f"Commits: {', '.join(dict.fromkeys(r.commit for r in results))}.",
@@ -162,10 +162,16 @@ def groups(results: Sequence[Result]) -> list[Group]:
 
 
 def value(group: Group) -> str:
-    """`81.20` or `81.20 (80.95 to 81.40)`."""
+    """`79.69 (78.90 to 80.34)`, or for one seed `80.34 (seed 0)`."""
     values = [100 * r.value for r in group.results]
-    spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
-    return f"{100 * group.mean:.2f}{spread}"
+    if len(values) == 1:
+        return f"{values[0]:.2f} ({seeds_of(group.results)})"
+    return f"{100 * group.mean:.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def _floats(group: Group) -> str:
+    each = ", ".join(f"{100 * r.value:.2f} (seed {r.seed})" for r in group.results)
+    return f"- Float, {group.results[0].scale}: mean **{100 * group.mean:.2f}**: {each}."
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def test_gathering_takes_every_test_record_once(tmp_path: Path):
     assert read_jsonl(results / "text.jsonl") == rows
     small_tasks.main(["show", "--results", str(results)])
     text = (results / "small_tasks.md").read_text()
-    assert "**80.00 (79.00 to 81.00)**, seeds 0, 1" in text
-    assert "| W8A8 | 88.49 | 57.39 | 70.00 |" in text  # the paper's PTQ and QAT beside ours
+    assert "mean **80.00**: 81.00 (seed 0), 79.00 (seed 1)." in text
+    assert "| W8A8 | 88.49 | 57.39 | 70.00 (seed 0) |" in text  # the paper's PTQ and QAT beside ours
     assert "- `qs5 sweep text-small`" in text and text.count("Not run yet.") == 2
 
 
