@@ -38,7 +38,7 @@ def test_a_float_model_below_the_floor_is_no_evidence(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"), [([], "run `qs5 sweep` there"), ([_cell(0, 0.5) | {"task": "smnist"}], "got smnist")]
+    ("rows", "message"), [([], "run `qs5 sweep` there"), ([_cell(0, 0.5) | {"task": "digits"}], "got digits")]
 )
 def test_gathering_says_what_is_missing(
     rows: list[dict[str, Any]], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
