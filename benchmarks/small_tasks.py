@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="gather: folders of sweeps or runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if (args.what == "gather") != bool(args.folders):
+        parser.error(
+            f"expected `gather FOLDER...` or `show`, got {args.what} with {len(args.folders)} folders"
+        )
     try:
         if args.what == "gather":
             for folder in args.folders:

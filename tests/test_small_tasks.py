@@ -48,3 +48,11 @@ def test_gathering_says_what_is_missing(
     with pytest.raises(SystemExit) as stop:
         small_tasks.main(["gather", str(tmp_path), "--results", str(tmp_path)])
     assert stop.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("words", [["gather"], ["show", "runs"]])
+def test_only_gathering_takes_folders(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        small_tasks.main([*words, "--results", str(tmp_path)])
+    assert stop.value.code == 2 and "expected `gather FOLDER...` or `show`" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -81,7 +81,7 @@ inline Vec straight(const Grid &g, Index j, Vec x, Vec d) { return g.rounds() ? 
 
 // ---- rows ------------------------------------------------------------------------------------------------------
 // A chain of functions is applied to a row one function at a time: the loop of one has short dependences, so that the
-// processor overlaps its steps. A loop over the whole chain waits for results most of the time: twice as slow.
+// processor overlaps its steps. A loop over the whole chain waits for results most of the time.
 
 inline void round_row(Grid g, float *x, Index n) {
   if (!g.rounds()) return;

@@ -30,7 +30,7 @@ SITES = (
 GELUS = ("gelu", "qgelu")
 GATES = ("sigmoid", "hard_sigmoid")
 FLAGS = 16
-"""Flags of a half of a packed state come in multiples of this."""
+"""Flags of a half of a packed state come in multiples of this, as `flags_of` in native/kernels/kernels.h has it."""
 CONSTANTS = ("m1", "m2", "grids")
 """Arrays without a gradient."""
 
