@@ -10,8 +10,10 @@ column a method. Every number is a record.
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qs5.errors import UserError
 from qs5.files import append_jsonl, read_jsonl, write_beside
@@ -82,10 +84,16 @@ def gather(folder: Path, results: Path) -> int:
         if task not in FILES:
             raise UserError(f"{source}: expected tasks {', '.join(FILES)}, got {row['task']}")
         path = results / f"{FILES[task]}.jsonl"
-        if row not in (read_jsonl(path) if path.exists() else []):
+        known = map(_text, read_jsonl(path) if path.exists() else [])
+        if _text(row) not in known:
             append_jsonl(path, row)
             added += 1
     return added
+
+
+def _text(row: dict[str, Any]) -> str:
+    """One that equals itself, which the NaN of a diverged run does not."""
+    return json.dumps(row, sort_keys=True)
 
 
 # ---- the page ----
@@ -169,10 +177,8 @@ def groups(results: Sequence[Result]) -> list[Group]:
 
 def value(group: Group) -> str:
     """`79.69 (78.90 to 80.34)`, or for one seed `80.34 (seed 0)`."""
-    values = [100 * r.value for r in group.results]
-    if len(values) == 1:
-        return f"{values[0]:.2f} ({seeds_of(group.results)})"
-    return f"{100 * group.mean:.2f} ({min(values):.2f} to {max(values):.2f})"
+    one = len(group.results) == 1
+    return f"{group.percent} ({seeds_of(group.results)})" if one else group.percent
 
 
 def _floats(group: Group) -> str:

@@ -1,5 +1,6 @@
 """Cards of the small tasks: records are collected once, and shown as they are."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ def test_gathering_takes_every_test_record_once(tmp_path: Path):
     assert "mean **80.00**: 81.00 (seed 0), 79.00 (seed 1)." in text
     assert "| W8A8 | 88.49 | 57.39 | 70.00 (seed 0) |" in text  # the paper's PTQ and QAT beside ours
     assert "- `qs5 sweep text-small`" in text and text.count("Not run yet.") == 2
+
+
+def test_a_run_that_diverged_is_collected_once_and_says_so(tmp_path: Path):
+    sweep, results = tmp_path / "sweep", tmp_path / "results"
+    append_jsonl(sweep / "records.jsonl", _cell(0, math.nan, method="qaft", spec="W2A8 (sequential)"))
+    assert [small_tasks.gather(sweep, results) for _ in range(2)] == [1, 0]
+    small_tasks.main(["show", "--results", str(results)])
+    assert "| W2A8 | 51.18 | 74.21 | diverged (seed 0) |" in (results / "small_tasks.md").read_text()
 
 
 def test_a_float_model_below_the_floor_is_no_evidence(tmp_path: Path):

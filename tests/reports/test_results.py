@@ -1,6 +1,7 @@
 """Records as results: old and new ones, several seeds."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,4 +69,19 @@ def test_groups_differ_in_more_than_the_seed_and_the_later_run_of_a_seed_counts(
     ]  # fmt: skip
     groups = grouped(result_of(r, {}) for r in records)
     assert [len(g.results) for g in groups] == [2, 1, 1]
-    assert groups[0].mean == pytest.approx(0.7) and groups[0].spread == pytest.approx(0.2)
+    assert groups[0].mean == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.5,), "50.00"),
+        ((0.5, 0.7), "60.00 (50.00 to 70.00)"),
+        ((0.5, math.nan, 0.7), "60.00 (50.00 to 70.00), 1 diverged"),
+        ((math.nan, 0.5), "50.00, 1 diverged"),
+        ((math.nan, math.nan), "diverged"),
+    ],
+)
+def test_what_diverged_counts_as_a_run_and_not_in_the_mean(values: tuple[float, ...], text: str):
+    (group,) = grouped(result_of(line(seed=n, value=value), {}) for n, value in enumerate(values))
+    assert group.percent == text

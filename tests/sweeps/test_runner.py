@@ -1,6 +1,7 @@
 """Cells in processes: each once, parents first, so many at a time. The processes here train nothing."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,13 @@ def test_an_interrupted_sweep_marks_nothing_as_failed_and_leaves_nothing_running
         )
     assert ran(tmp_path) == {}
     assert {state_of(tmp_path / c.name) for c in found} == {"waiting"}
+
+
+def test_a_cell_that_diverged_is_done_and_counts_in_no_mean(tmp_path: Path):
+    found = cells("spec=W8A8", "seed=0,1,2")
+    for cell, value in zip([c for c in found if c.method == "ptq"], (0.5, math.nan, 0.7), strict=True):
+        finish(tmp_path, cell, value)
+    assert rows_of(found, tmp_path)[-1][3:] == ("3/3", "60.00 %", "50.00 %", "70.00 %", "done, 1 diverged")
 
 
 def test_seeds_share_a_row_and_records_are_in_the_order_of_the_grid(tmp_path: Path):

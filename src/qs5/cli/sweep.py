@@ -1,10 +1,12 @@
 """`qs5 sweep RECIPE_OR_RUN --grid ... -o FOLDER`: many runs, each once, several at a time."""
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress, TaskID, TextColumn
 
@@ -93,7 +95,7 @@ def _run_one(cells: Sequence[Cell], args: argparse.Namespace) -> int:
     follow_parent()
     load = _loader(args.data_dir)
     result = run_cell(cell, args.out, load=load, find=common.find_run)
-    common.console.print(f"{cell.name}: test {result['metric']} {result['value']:.4f}", soft_wrap=True)
+    common.console.print(f"{cell.name}: {_result_text(result)}", soft_wrap=True)
     return 0
 
 
@@ -157,10 +159,15 @@ class _lines:
         failed, result = failure_of(folder), result_of(folder)
         text = f"failed: {failed['reason']} ({folder / 'log.txt'})" if failed else ""
         if result is not None:
-            text = f"test {result['metric']} {result['value']:.4f}"
+            text = _result_text(result)
         common.console.print(
             f"{cell.name}: {text}, {seconds:.0f} s, {self._left} to go", soft_wrap=True, markup=False
         )
+
+
+def _result_text(result: dict[str, Any]) -> str:
+    value = result["value"]
+    return "training diverged" if math.isnan(value) else f"test {result['metric']} {value:.4f}"
 
 
 def _progress_text(p: CellProgress) -> str:

@@ -319,10 +319,7 @@ def _value(group: Group, notes: _Notes) -> str:
         f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
         f"commit {commits}; `{first.command}`"
     )
-    text = f"{100 * group.mean:.2f}"
-    if len(group.results) > 1:
-        low, high = (100 * f(r.value for r in group.results) for f in (min, max))
-        text += f" ({low:.2f} to {high:.2f})"
+    text = group.percent
     if first.other_data:
         text += f", {first.other_data}"
     return f"{text} {mark}"

@@ -1,5 +1,6 @@
 """Recorded results, as tables and figures want them. Reads records (`qs5.training.record`) as plain JSON."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,15 +144,24 @@ class Group:
     results: tuple[Result, ...]
 
     @property
-    def mean(self) -> float:
-        """Mean over the seeds."""
-        return sum(r.value for r in self.results) / len(self.results)
+    def values(self) -> tuple[float, ...]:
+        """Of the runs that gave a number."""
+        return tuple(r.value for r in self.results if math.isfinite(r.value))
 
     @property
-    def spread(self) -> float:
-        """Largest minus smallest."""
-        values = [r.value for r in self.results]
-        return max(values) - min(values)
+    def mean(self) -> float:
+        """Mean over those; NaN where all diverged."""
+        return sum(self.values) / len(self.values) if self.values else math.nan
+
+    @property
+    def percent(self) -> str:
+        """`99.01 (98.98 to 99.04)`, `99.01` for one run, `99.01, 2 diverged`, or `diverged`; values are fractions."""
+        if not self.values:
+            return "diverged"
+        text, gone = f"{100 * self.mean:.2f}", len(self.results) - len(self.values)
+        if len(self.values) > 1:
+            text += f" ({100 * min(self.values):.2f} to {100 * max(self.values):.2f})"
+        return f"{text}, {gone} diverged" if gone else text
 
 
 def grouped(results: Iterable[Result]) -> list[Group]:

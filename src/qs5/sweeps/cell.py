@@ -5,7 +5,8 @@ The folder of a cell is a run (`qs5.training.run`) with two files more:
 cell.json     the settings that its identity is the hash of
 failed.json   exit code and last words of a process that failed; gone when the cell is tried again
 
-A cell is finished when records.jsonl holds a result on the test split.
+A cell is finished when records.jsonl holds a result on the test split. Where quantized training diverges, that is the
+result: NaN. A float cell that diverges has failed, since others would start from it.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from qs5.errors import DivergedError
 from qs5.files import write_beside
 from qs5.quantization.spec import spec_of
 from qs5.tasks.task import Task
@@ -135,14 +137,25 @@ def run_cell(
         write_beside(folder / "cell.json", (json.dumps(cell.identity, indent=1) + "\n").encode())
         task = load(cell.recipe, cell.method)
         parent = None if cell.parent is None else _parent_folder(cell, cells, find)
-        _train(cell, parent, folder, task, observer)
-        info = run.read_run(folder)
-        judged = methods.judge(run.read_model(folder).model, task, info=info)
+        judged = _result(cell, parent, folder, task, observer)
         extra = judged.extra | {"recipe": cell.recipe_name, "cell": cell.name} | _parent_epochs(parent)
         if cell.method == "qaft":
             extra["lr_factor"] = cell.lr_factor
         record.append(folder / "records.jsonl", dataclasses.replace(judged, extra=extra))
     return result_of(folder) or {}
+
+
+def _result(
+    cell: Cell, parent: Path | None, folder: Path, task: Task, observer: Observer
+) -> record.RunRecord:
+    """The record on the test split; for quantized training that diverged the one that says so."""
+    try:
+        _train(cell, parent, folder, task, observer)
+    except DivergedError:
+        if cell.method == "fp":
+            raise
+        return methods.diverged(task, info=run.read_run(folder))
+    return methods.judge(run.read_model(folder).model, task, info=run.read_run(folder))
 
 
 def _parent_folder(cell: Cell, cells: Path, find: Callable[[str], Path]) -> Path:

@@ -1,6 +1,7 @@
 """What came out of a sweep: rows for one table, one line of JSON a finished cell."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +42,8 @@ def _widths(cell: Cell) -> str:
 
 def _measured(group: Sequence[Cell], folder: Path) -> tuple[str, ...]:
     results = [r for r in (result_of(folder / cell.name) for cell in group) if r is not None]
-    values = [r["value"] for r in results]
-    runs = f"{len(values)}/{len(group)}"
+    values = [r["value"] for r in results if math.isfinite(r["value"])]
+    runs = f"{len(results)}/{len(group)}"
     if not values:
         return runs, "-", "-", "-", _state(group, folder)
     percent = results[0]["metric"] == "accuracy"
@@ -55,10 +56,11 @@ def _show(value: float, percent: bool) -> str:
 
 
 def _state(group: Sequence[Cell], folder: Path) -> str:
-    """`done`, or how many cells are not, and why the first of them failed."""
+    """`done` (and how many of them diverged), or how many cells are not, and why the first of them failed."""
     states = [state_of(folder / cell.name) for cell in group]
     if set(states) == {"done"}:
-        return "done"
+        gone = sum(math.isnan((result_of(folder / cell.name) or {})["value"]) for cell in group)
+        return f"done, {gone} diverged" if gone else "done"
     failed = [cell for cell, state in zip(group, states, strict=True) if state == "failed"]
     if failed:
         reason = (failure_of(folder / failed[0].name) or {}).get("reason", "")

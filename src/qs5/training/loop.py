@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qs5.errors import UserError
+from qs5.errors import DivergedError, UserError
 from qs5.model.arithmetic import Arithmetic
 from qs5.model.network import S5Model, batch_major, forward, trainable, with_statistics
 from qs5.tasks.batches import batches, permutation
@@ -178,8 +178,8 @@ def fit(
     With a folder `run`, the state is checkpointed after every epoch, and a run found there is continued,
     giving bit for bit what an uninterrupted one would have. teacher: of a fine-tuning, where the options want one.
 
-    Raises UserError where the training split has no whole batch, the options want a teacher and there is none, or no
-    epoch gave a finite validation metric.
+    Raises UserError where the training split has no whole batch, or the options want a teacher and there is none;
+    DivergedError where no epoch gave a finite validation metric.
     """
     stepper = make_stepper(model, task, options, steps_per_epoch(task, options), teacher=teacher)
     state = initial_state(model, stepper.optimizer, task)
@@ -191,7 +191,7 @@ def fit(
             if checkpoints:
                 checkpoints.save(state)
     if state.best_epoch == 0:
-        raise UserError(
+        raise DivergedError(
             f"training diverged: no epoch gave a finite validation {task.metric}; lower the learning rates "
             "(--train.ssm-lr, --train.lr) or clip the gradient (--train.clip-norm)"
         )

@@ -11,6 +11,7 @@ Source: Q-S5 sections 3.3 and 4.3, appendix.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -331,6 +332,20 @@ def judge(
         selection=task.selection,
         seconds=time.monotonic() - begin,
         extra=_scale(task, info) | {"confusion": result.confusion},
+    )
+
+
+def diverged(task: Task, *, info: run.RunInfo, split: str = "test") -> record.RunRecord:
+    """The record of a run whose training gave no model: metric and loss are NaN."""
+    return record.RunRecord(
+        **_identity(task, info),
+        split=split,
+        value=math.nan,
+        loss=math.nan,
+        n=len(task.splits[split]),
+        selection=task.selection,
+        seconds=0.0,
+        extra=_scale(task, info) | {"diverged": True},
     )
 
 
