@@ -85,7 +85,7 @@ def draw_errors(
                 continue
             colour, dash = styles[bits]
             tau = [p.tau for p in curve]
-            label = "float" if bits is None else f"{bits} bits"
+            label = "float" if bits is None else f"{bits} bit{'s' if bits > 1 else ''}"
             ax.plot(tau, [np.mean(p.values) for p in curve], color=colour, ls=dash, label=label)
             ax.fill_between(
                 tau,
@@ -104,8 +104,12 @@ def draw_errors(
         ax.set_xlabel("delay tau")
     for ax in axes[:, 0]:
         ax.set_ylabel("sMAPE")
-    note = "x: the paper's, read by eye" if paper else None
-    axes[0, 0].legend(frameon=False, fontsize=8, title=note, title_fontsize=7)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if paper:
+        # A mark of its own: in the panels it has the colour of its line.
+        handles += axes[0, 0].plot([], [], "x", color="grey", ms=4)
+        labels.append("the paper's, read by eye")
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=9)
     return figure
