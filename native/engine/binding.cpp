@@ -85,7 +85,7 @@ struct Job {
 class Engine {
 public:
   Engine(const InputSpec &input, const std::vector<OpSpec> &ops, const std::string &level, bool counting,
-         bool fused) {
+         bool fused, bool masked) {
     const auto &[signal, M, offset, shift] = input;
     if (M.size() != offset.size()) throw nb::value_error("expected as many offsets as multipliers");
     const qs5_input_spec in{signal_of(signal), static_cast<int32_t>(M.size()), M.data(), offset.data(), shift};
@@ -93,7 +93,8 @@ public:
     for (const OpSpec &op : ops) specs.push_back(op_of(op));
     char error[160] = "";
     model_.reset(qs5_model_new(&in, specs.data(), static_cast<int32_t>(specs.size()), level_of(level),
-                               (counting ? QS5_COUNTING : 0) | (fused ? 0 : QS5_UNFUSED), error, sizeof error));
+                               (counting ? QS5_COUNTING : 0) | (fused ? 0 : QS5_UNFUSED) | (masked ? QS5_MASKED : 0), error,
+                               sizeof error));
     if (!model_) throw nb::value_error(error);
     counting_ = counting;
   }
@@ -257,8 +258,9 @@ std::vector<std::string> levels() {
 
 void bind_engine(nb::module_ &m) {
   nb::class_<Engine>(m, "Engine", "An integer model made ready to run; see qs5.backends.native.")
-      .def(nb::init<const InputSpec &, const std::vector<OpSpec> &, const std::string &, bool, bool>(),
-           nb::arg("input"), nb::arg("ops"), nb::arg("level"), nb::arg("counting"), nb::arg("fused"))
+      .def(nb::init<const InputSpec &, const std::vector<OpSpec> &, const std::string &, bool, bool, bool>(),
+           nb::arg("input"), nb::arg("ops"), nb::arg("level"), nb::arg("counting"), nb::arg("fused"),
+           nb::arg("masked"))
       .def("run", &Engine::run, nb::arg("raw"), nb::arg("lengths").none(), nb::arg("records"), nb::arg("threads"),
            nb::arg("block"), nb::arg("counts").none())
       .def("answer", &Engine::answer, nb::arg("records"), nb::arg("counts").none())

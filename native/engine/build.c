@@ -242,6 +242,7 @@ qs5_model *qs5_model_new(const qs5_input_spec *input, const qs5_op_spec *ops, in
   else {
     model->level = level;
     model->counting = options & QS5_COUNTING;
+    model->masked = options & QS5_MASKED;
     model->fused = level == QS5_AVX512VNNI && !(options & (QS5_COUNTING | QS5_UNFUSED));
     model->count = count;
     model->pool = -1;

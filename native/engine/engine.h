@@ -74,8 +74,9 @@ int qs5_level_available(qs5_level level);
 typedef struct qs5_model qs5_model;
 typedef struct qs5_work qs5_work;
 
-/* QS5_COUNTING: a slower model that counts saturated codes. QS5_UNFUSED: every op by itself, for tests. */
-enum { QS5_COUNTING = 1, QS5_UNFUSED = 2 };
+/* QS5_COUNTING: a slower model that counts saturated codes. QS5_UNFUSED: every op by itself, for tests. QS5_MASKED: scans
+ * from the right begin at the true end of a padded sequence, else at that of the padding. */
+enum { QS5_COUNTING = 1, QS5_UNFUSED = 2, QS5_MASKED = 4 };
 
 /* options: of the above, or 0. Returns NULL and writes a sentence into `error`. */
 qs5_model *qs5_model_new(const qs5_input_spec *input, const qs5_op_spec *ops, int32_t count, qs5_level level,

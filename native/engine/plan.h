@@ -80,7 +80,7 @@ struct qs5_op {
 
 struct qs5_model {
   qs5_level level;
-  int counting, fused, bidirectional;
+  int counting, fused, bidirectional, masked;
   int32_t count, pool; /* ops; position of the pool, or count */
   qs5_op *ops;
   int32_t *stage_of;         /* of each op: the position of the op that runs it */

@@ -161,9 +161,10 @@ static void run_block(const qs5_model *model, qs5_work *work, const job *job, in
   }
 }
 
-/* A sequence goes no further than the pool needs, but where the end of the padded sequence matters. */
+/* A sequence goes no further than the pool needs, but where a scan from the right reads its padding. */
 static int64_t steps_needed(const qs5_model *model, const job *job, int64_t sequence) {
-  return job->lengths && qs5_has_pool(model) && !model->bidirectional ? job->lengths[sequence] : job->steps;
+  const int reads_padding = model->bidirectional && !model->masked;
+  return job->lengths && qs5_has_pool(model) && !reads_padding ? job->lengths[sequence] : job->steps;
 }
 
 void qs5_run(const qs5_model *model, qs5_work *work, int64_t sequences, int64_t steps, const void *raw, qs5_type type,

@@ -38,11 +38,11 @@ def names() -> tuple[str, ...]:
 def assert_engines_agree(
     model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None, expected: np.ndarray
 ) -> None:
-    """Zero differing codes in any engine. The emitted C takes no padding of a bidirectional model."""
+    """Zero differing codes in any engine. The emitted C has no padding that a scan from the right could read."""
     if not names():
         pytest.skip("no engine but the reference: there is no compiler, and onnxruntime is missing")
     for name, engine in engines(model):
-        if name == "c99" and model.bidirectional and lengths is not None:
+        if name == "c99" and model.bidirectional and model.padding == "fed" and lengths is not None:
             continue
         differing = int(np.sum(engine.logits(raw, lengths) != expected))
         assert differing == 0, f"{name}: {differing} of {expected.size} codes differ"

@@ -37,6 +37,7 @@ class Choices:
     weight_bits: int | None = None
     wide_unsigned: bool | None = None
     """Whether a signal of 16 unsigned bits, which fits no int16, occurs."""
+    padding: str | None = None
     direct_states: bool = False
     """C reads the states as they are, all their bits, without a shift. Never drawn."""
 
@@ -383,12 +384,15 @@ class _Builder:
         for i in range(self.choose("layers", 1, 2, 3)):
             x = self.layer(i, x, bidirectional=bidirectional)
         self.head(x, task, classes)
+        max_length, description = self.pick(2**31 - 1, 65536, 100), _description(self.rng, task, classes)
+        padding = self.choose("padding", "fed", "masked") if task == "classification" else "fed"
         return IntegerModel(
             task=task,
             input=q,
             ops=tuple(self.ops),
-            max_length=self.pick(2**31 - 1, 65536, 100),
-            description=_description(self.rng, task, classes),
+            max_length=max_length,
+            padding=padding,
+            description=description,
         )
 
 

@@ -1,6 +1,7 @@
 """The central theorem: the exact forward pass equals the integer reference at every site, without exception, and so
 does every engine at the logits."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -20,9 +21,37 @@ def assert_all_agree(case: Case) -> None:
     sites = case.fake_quant()
     signals = reference.run(case.integer, case.codes, case.lengths)
     assert set(sites) <= set(signals)
-    differing = {site: int(np.sum(q != signals[site])) for site, q in sites.items()}
+    differing = {site: int(np.sum(_seen(case, q) != _seen(case, signals[site]))) for site, q in sites.items()}
     assert not any(differing.values()), {site: n for site, n in differing.items() if n}
     assert_engines_agree(case.integer, case.codes, case.lengths, signals[case.integer.output.name])
+
+
+def _seen(case: Case, codes: np.ndarray) -> np.ndarray:
+    """Codes of a site, 0 at steps that masked padding keeps from everything: they may be any."""
+    if case.integer.padding == "fed" or case.lengths is None or codes.ndim < 3:
+        return codes
+    return np.where(np.arange(codes.shape[1])[None, :, None] < case.lengths[:, None, None], codes, 0)
+
+
+@pytest.mark.parametrize("seed", graded(list(range(6)), quick=2, slow=4))
+def test_masked_padding_is_not_there(seed: int) -> None:
+    """The exact forward pass, which multiplies it by 0, the reference, which cuts it off, and every engine."""
+    both = {"layers": 1, "bidirectional": True, "padding": "masked", "head": "classification"}
+    config = dataclasses.replace(random_case(seed).config, **both)
+    case = dataclasses.replace(random_case(seed), config=config, L=17, B=4, padded=True)
+    assert case.integer.padding == "masked" and case.integer.bidirectional
+    assert_all_agree(case)
+    assert case.lengths is not None
+    alone = [reference.logits(case.integer, case.codes[i : i + 1, :n]) for i, n in enumerate(case.lengths)]
+    np.testing.assert_array_equal(
+        np.concatenate(alone), reference.logits(case.integer, case.codes, case.lengths)
+    )
+    fed = dataclasses.replace(case.integer, padding="fed")
+    assert np.any(reference.run(fed, case.codes, case.lengths)["pool"] != _pooled(case))
+
+
+def _pooled(case: Case) -> np.ndarray:
+    return reference.run(case.integer, case.codes, case.lengths)["pool"]
 
 
 @pytest.mark.parametrize(("seed", "large"), graded(SMALL, quick=4, slow=16) + graded(LARGE, quick=0, slow=2))

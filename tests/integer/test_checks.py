@@ -84,6 +84,12 @@ BROKEN: list[tuple[str, IntegerModel, str]] = [
         "expected a maximal length of 1 to 2147483647, got 0",
     ),
     ("too long", dataclasses.replace(GOOD, max_length=2**31), "expected a maximal length of 1 to 2147483647"),
+    (
+        "masked steps",
+        dataclasses.replace(BIDIRECTIONAL, padding="masked"),
+        "expected padding=masked in a classification alone, got a regression",
+    ),
+    ("padding", dataclasses.replace(GOOD, padding="cut"), "expected padding of fed or masked, got 'cut'"),
     ("unknown signal", change(GOOD, "gelu", x="nothing"), "gelu reads nothing, which nothing wrote"),
     ("own output", change(GOOD, "gelu", x="gelu"), "gelu reads gelu, which nothing wrote"),
     ("later signal", change(GOOD, "gelu", x="residual"), "gelu reads residual, which nothing wrote"),

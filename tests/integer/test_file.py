@@ -1,5 +1,6 @@
 """Files: what is written is read again; whatever else a file holds is refused, in one line, soon, in little memory."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -188,6 +189,18 @@ def test_names_that_are_too_few_or_too_many(field: str, count: int) -> None:
             refusal(
                 with_table(replaced(FULL, ("description", field), values)), f"expected {count} ", f"got {n}"
             )
+
+
+def test_padding_is_stored_where_it_says_something() -> None:
+    """Files of models without it are what they were before there was such a field."""
+    masked = dataclasses.replace(classifier(), padding="masked")
+    assert (
+        "padding" not in table_of(to_bytes(classifier()))
+        and table_of(to_bytes(masked))["padding"] == "masked"
+    )
+    assert from_bytes(to_bytes(masked), source="x").padding == "masked"
+    assert from_bytes(to_bytes(classifier()), source="x").padding == "fed"
+    assert "padding: expected" in refusal(with_table(table_of() | {"padding": "cut"}))
 
 
 def test_a_broken_model_is_not_written(tmp_path: Path) -> None:

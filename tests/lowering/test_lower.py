@@ -100,10 +100,12 @@ def test_single_activations_are_looked_at_by_what_they_meet() -> None:
     assert "act=12: tables and gate products take 8 bits at most" in found
 
 
-def test_padding_kept_from_the_scan_is_an_obstacle_where_a_scan_runs_backwards() -> None:
-    assert obstacles(small_model(layers=1, padding="masked"), SPEC) == []
-    (found,) = obstacles(small_model(layers=1, padding="masked", bidirectional=True), SPEC)
+def test_padding_kept_from_a_scan_is_an_obstacle_where_every_step_is_answered() -> None:
+    both = {"layers": 1, "padding": "masked", "bidirectional": True}
+    assert obstacles(small_model(**both), SPEC) == []
+    (found,) = obstacles(small_model(**both, head="regression"), SPEC)
     assert "--model.padding fed" in found
+    assert obstacles(small_model(layers=1, padding="masked", head="regression"), SPEC) == []
 
 
 def test_a_deployable_model_has_no_obstacle() -> None:

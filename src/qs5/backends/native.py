@@ -93,7 +93,8 @@ class NativeEngine:
         from qs5 import _native  # pyright: ignore[reportAttributeAccessIssue]
 
         self.model, self.threads = model, threads
-        self._engine = _native.Engine(_input(model.input), _ops(model), self.level, counting, fused)
+        masked = model.padding == "masked"
+        self._engine = _native.Engine(_input(model.input), _ops(model), self.level, counting, fused, masked)
         self._layout = _Layout(model, *self._engine.layout)
         self._counts = np.zeros(len(model.signals), np.int64) if counting else None
 

@@ -78,7 +78,12 @@ def _after_pool(model: IntegerModel, pool: o.Op, rest: list[o.Op], pooled: Codes
 
 
 def run(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None = None) -> Environment:
-    """Every signal for whole sequences raw (B, L, channels); steps past `lengths` (B,) do not count in the pool."""
+    """Every signal for whole sequences raw (B, L, channels); steps past `lengths` (B,) do not count in the pool.
+
+    With masked padding those steps are not there at all: their codes are given as 0.
+    """
+    if lengths is not None and model.bidirectional and model.padding == "masked":
+        return _run_each(model, raw, lengths)
     env = run_steps(model, quantize_input(raw, model.input), Carry())
     if not model.final_ops:
         return env
@@ -89,6 +94,17 @@ def run(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None = None)
         total = np.stack([np.sum(x[i, : n[i]], axis=0) for i in range(len(x))])
         return env | _after_pool(model, pool, rest, rounded_mean(total, n[:, None]))
     return env | _after_pool(model, pool, rest, x[np.arange(len(x)), n - 1])
+
+
+def _run_each(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray) -> Environment:
+    """Every sequence by itself, without its padding."""
+    envs = [run(model, raw[i : i + 1, :n]) for i, n in enumerate(lengths)]
+    steps = {model.input.out.name, *(op.out.name for op in model.step_ops)}
+
+    def whole(name: str, codes: Codes) -> Codes:
+        return np.pad(codes, ((0, 0), (0, raw.shape[1] - codes.shape[1]), (0, 0))) if name in steps else codes
+
+    return {name: np.concatenate([whole(name, env[name]) for env in envs]) for name in envs[0]}
 
 
 def logits(model: IntegerModel, raw: np.ndarray, lengths: np.ndarray | None = None) -> Codes:

@@ -4,14 +4,14 @@ Run by lowering before a model exists and by loading before one is used. All rea
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from qs5.integer import ops as o
 from qs5.integer.arithmetic import NORM_BITS
 from qs5.integer.errors import IntegerModelError
-from qs5.integer.model import IntegerModel
+from qs5.integer.model import IntegerModel, Padding
 from qs5.integer.ops import Op
 from qs5.integer.signals import MAX_SIGNAL_BITS, Signal
 
@@ -53,6 +53,10 @@ def _structure(model: IntegerModel) -> Iterator[str]:
         return
     if not 1 <= model.max_length <= MAX_LENGTH:
         yield f"expected a maximal length of 1 to {MAX_LENGTH}, got {model.max_length}"
+    if model.padding not in get_args(Padding):
+        yield f"expected padding of {' or '.join(get_args(Padding))}, got {model.padding!r}"
+    if model.padding == "masked" and model.task != "classification":
+        yield f"expected padding=masked in a classification alone, got a {model.task}"
     known: set[str] = set()
     yield from _signal(model.input.out)
     yield from _input(model)

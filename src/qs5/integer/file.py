@@ -24,7 +24,7 @@ from qs5.files import write_beside
 from qs5.integer import ops as o
 from qs5.integer.checks import MAX_OPS, check
 from qs5.integer.errors import IntegerModelError
-from qs5.integer.model import SPEC_VERSION, Description, InputQuantizer, IntegerModel
+from qs5.integer.model import SPEC_VERSION, Description, InputQuantizer, IntegerModel, Padding
 from qs5.integer.packing import pack, packed_size, unpack
 from qs5.integer.signals import Signal
 
@@ -158,6 +158,8 @@ def _header(model: IntegerModel) -> dict[str, Any]:
         "task": model.task,
         "max_length": model.max_length,
         "input": dataclasses.asdict(model.input),
+        # Left out where it says nothing: older readers can take such files.
+        **({"padding": model.padding} if model.padding != "fed" else {}),
         "description": dataclasses.asdict(model.description),
         "ops": [_op_fields(op) for op in model.ops],
     }
@@ -171,7 +173,10 @@ def _op_fields(op: o.Op) -> dict[str, Any]:
 
 
 def _model(table: dict[str, Any], constants: bytes) -> IntegerModel:
-    _keys(table, {"format", "version", "task", "max_length", "input", "description", "ops"}, "model")
+    table = {"padding": "fed", **table}
+    _keys(
+        table, {"format", "version", "task", "max_length", "input", "padding", "description", "ops"}, "model"
+    )
     listed = table["ops"]
     if not isinstance(listed, list) or len(listed) > MAX_OPS:
         raise IntegerModelError(f"expected a list of at most {MAX_OPS} ops")
@@ -187,6 +192,7 @@ def _model(table: dict[str, Any], constants: bytes) -> IntegerModel:
         input=_record(InputQuantizer, table["input"], "input"),
         ops=ops,
         max_length=_value(int, table["max_length"], "max_length"),
+        padding=_value(Padding, table["padding"], "padding"),
         description=_record(Description, table["description"], "description"),
     )
 

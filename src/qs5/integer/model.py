@@ -16,6 +16,7 @@ SPEC_VERSION = 1
 
 Source = Literal["uint8", "int16", "codes", "token"]
 Task = Literal["classification", "regression"]
+Padding = Literal["fed", "masked"]
 
 RAW_RANGES = {"uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}
 """Smallest and largest raw sample of the sources that are types of whole numbers."""
@@ -70,12 +71,15 @@ class IntegerModel:
     task "classification": the answer is the index of the largest code of the last signal, the first one of equals.
     task "regression": the codes of the last signal, every step.
     max_length: the longest sequence for which sums are proved not to overflow.
+    padding: of a padded sequence, where recurrences from the right begin: "fed" at the end of the padding, "masked" at
+        the true end. Means nothing to a sequence without padding, or to a model that runs forwards alone.
     """
 
     task: Task
     input: InputQuantizer
     ops: tuple[Op, ...]
     max_length: int
+    padding: Padding = "fed"
     description: Description = Description()
 
     @property

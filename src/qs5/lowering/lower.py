@@ -13,6 +13,7 @@ from qs5.integer.checks import check
 from qs5.integer.model import RAW_RANGES, Description, InputQuantizer, IntegerModel
 from qs5.integer.signals import Signal
 from qs5.lowering.program import Program
+from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model, forward
 from qs5.quantization.exact import ExactArithmetic, exact_obstacles, freeze
 from qs5.quantization.grids import Grid, GridPlan
@@ -53,11 +54,17 @@ def obstacles(model: S5Model, spec: QuantSpec) -> list[str]:
             "schedule=parallel: a parallel scan with scales that follow the data is not what a device runs; "
             "quantize with schedule=sequential"
         )
-    if model.config.bidirectional and model.config.padding == "masked":
+    if _masked(model.config) and model.config.head == "regression":
         reasons.append(
-            "padding=masked: integer models scan a padded batch from its end; train with --model.padding fed"
+            "padding=masked: integer models that answer every step scan a padded batch from its end; train with "
+            "--model.padding fed"
         )
     return reasons + exact_obstacles(spec, model.config)
+
+
+def _masked(config: ModelConfig) -> bool:
+    """Whether padding is kept from a scan that would read it."""
+    return config.bidirectional and config.padding == "masked"
 
 
 def lower(
@@ -87,6 +94,7 @@ def lower(
         input=quantizer,
         ops=tuple(program.ops),
         max_length=max_length,
+        padding="masked" if _masked(model.config) else "fed",
         description=Description(
             spec=spec.name,
             widths=spec.widths(model.config),

@@ -31,7 +31,7 @@ def test_lengths_of_padded_sequences_count() -> None:
 
 def test_padding_of_a_bidirectional_model_is_refused() -> None:
     compiler()
-    model = random_integer_model(1, task="classification", bidirectional=True)
+    model = random_integer_model(1, task="classification", bidirectional=True, padding="fed")
     raw = random_sequences(model, seed=0, lengths=(4,))[0][None]
     with pytest.raises(IntegerModelError, match="each sequence alone"):
         engine(model, "c99").logits(raw, np.array([3]))

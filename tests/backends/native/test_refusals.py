@@ -36,7 +36,7 @@ def dense(**changes: Any) -> tuple[Any, ...]:
 def build(*ops: tuple[Any, ...], source: Any = INPUT, level: str = "baseline") -> Any:
     from qs5 import _native  # pyright: ignore[reportAttributeAccessIssue]
 
-    return _native.Engine(source, list(ops), level, False, True)
+    return _native.Engine(source, list(ops), level, False, True, False)
 
 
 def test_the_unchanged_op_is_taken() -> None:

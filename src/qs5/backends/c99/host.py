@@ -56,19 +56,19 @@ class C99Engine:
     def logits(self, raw: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         """Codes of the last signal."""
         check_raw(self.model, raw, lengths)
+        n = np.full(len(raw), raw.shape[1]) if lengths is None else lengths
         if self.model.bidirectional:
-            if lengths is not None and np.any(lengths != raw.shape[1]):
+            if self.model.padding == "fed" and np.any(n != raw.shape[1]):
                 raise IntegerModelError(
                     "expected sequences of one length for a bidirectional model in emitted C, which has no padding; "
                     "give it each sequence alone"
                 )
-            return np.stack([self._whole(x) for x in raw]).astype(np.int64)
+            return np.stack([self._whole(x[:k]) for x, k in zip(raw, n, strict=True)]).astype(np.int64)
         stream = self.stream(len(raw))
         if not self.model.final_ops:
             outputs = stream.run(raw)
             assert outputs is not None
             return outputs
-        n = np.full(len(raw), raw.shape[1]) if lengths is None else lengths
         for i, x in enumerate(raw):
             stream.steps(i, x[: n[i]])
         return stream.answer()

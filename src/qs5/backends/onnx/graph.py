@@ -3,14 +3,15 @@
 | input | type and shape | meaning |
 |---|---|---|
 | `raw` | raw samples (B, L, D) | uint8, int16, codes in their narrowest type, or int32 token numbers (B, L, 1) |
-| `lengths` | int64 (B,) | classification: how many of the L steps of each sequence count in the pool |
+| `lengths` | int64 (B,) | classification: how many of each sequence's L steps count in the pool; see `qs5.padding` |
 | `in/NAME` | int32 (B, 2M) | state of recurrence NAME before the first step; zeros at the start |
 | `in/pool.total`, `in/pool.steps` | int64 (B, H), (B,) | mean pool: sum and number of the steps before |
 | `in/pool.last` | int32 (B, H) | last pool: the last step before |
 
 Outputs: `logits` int32 (B, classes), or (B, L, outputs) of a regression; `label` int64 (B,), the first largest logit;
 and each carried tensor as `out/...`, to be fed into the next chunk. A bidirectional model needs the whole sequence:
-it carries nothing, and its states start at zero.
+it carries nothing, and its states start at zero. Its metadata `qs5.padding` say whether a recurrence from the
+right begins at `lengths` (masked) or at L (fed).
 """
 
 import json
@@ -53,6 +54,7 @@ def metadata(model: IntegerModel) -> dict[str, str]:
         "qs5.description": json.dumps(asdict(model.description), sort_keys=True),
         "qs5.hash": content_hash(model),
         "qs5.max_length": str(model.max_length),
+        "qs5.padding": model.padding,
         "qs5.source": model.input.source,
         "qs5.spec_version": str(SPEC_VERSION),
         "qs5.streams": "no" if model.bidirectional else "yes",
@@ -127,7 +129,9 @@ class _Emitter:
 
     def _recurrence(self, op: o.Recurrence) -> None:
         self.b.scope, shape = op.out.name, [2 * op.modes]
-        final = recurrence(self.b, op, self._carried(op.out.name, "int32", shape))
+        masked = op.reverse and self.model.padding == "masked"
+        kept = self._steps_kept(at(op.x)) if masked else None
+        final = recurrence(self.b, op, self._carried(op.out.name, "int32", shape), kept=kept)
         self._carry(final, op.out.name, "int32", shape)
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -136,7 +140,7 @@ class _Emitter:
         """The pool, what follows it, and the label."""
         pool, *rest = self.model.final_ops
         self.b.scope = pool.out.name
-        lengths = self._take("lengths", "int64", ["B"])
+        lengths = self._lengths()
         if isinstance(pool, o.MeanPool):
             self._mean_pool(pool, lengths)
         else:
@@ -153,6 +157,16 @@ class _Emitter:
         out = self.model.output
         y = self.b.node("Transpose", at(out.name), perm=[1, 0, 2])
         self._give(y, "logits", "int32", ["B", "L", out.channels])
+
+    def _lengths(self) -> Value:
+        """The input `lengths`, which the pool reads, and with masked padding every recurrence from the right."""
+        if all(declared.name != "lengths" for declared in self.inputs):
+            self._take("lengths", "int64", ["B"])
+        return "lengths"
+
+    def _steps_kept(self, x: Value) -> Value:
+        """Which steps of x (L, B, channels) are no padding: bool (L, B)."""
+        return self.b.node("Less", self._step_numbers(x), self._lengths())
 
     def _step_numbers(self, x: Value) -> Value:
         """0 to L - 1, int64 (L, 1)."""
@@ -171,8 +185,7 @@ class _Emitter:
     def _mean_pool(self, op: o.MeanPool, lengths: Value) -> None:
         """SPEC 4.14. Sums are int64: no length is too long for them."""
         b, x, H = self.b, at(op.x), op.out.channels
-        counts = b.node("Less", self._step_numbers(x), lengths)
-        here = self._sum_where(counts, b.cast(x, "int64"), "int64")
+        here = self._sum_where(self._steps_kept(x), b.cast(x, "int64"), "int64")
         total = b.node("Add", self._carried("pool.total", "int64", [H]), here)
         steps = b.node("Add", self._carried("pool.steps", "int64", []), lengths)
         self._carry(total, "pool.total", "int64", [H])

@@ -162,14 +162,18 @@ _EMIT: dict[type[o.Op], Callable[[Builder, Any, IntegerModel], Value]] = {
 # -- the recurrence --------------------------------------------------------------------------------------------
 
 
-def recurrence(b: Builder, op: o.Recurrence, state: Value) -> Value:
+def recurrence(b: Builder, op: o.Recurrence, state: Value, *, kept: Value | None = None) -> Value:
     """SPEC 4.6, a Scan over x (L, B, 2 modes) from `state` (B, 2 modes), int32; returns the final state.
 
+    kept: bool (L, B), the steps that count; the others read 0, so that a state of 0 stays 0 until the first that does.
     A form with a multiplier is the form with a shift whose coefficients are Lambda-bar M, in 64 bits.
     """
     b.scope = op.out.name
     width = 32 if op.M == 1 else 64
     x = at(op.x) if width == 32 else b.cast(at(op.x), "int64")
+    if kept is not None:
+        steps = b.node("Unsqueeze", kept, b.constant([2], "int64"))
+        x = b.node("Where", steps, x, b.constant(0, f"int{width}"))
     # The body leaves out the last term of `floor_shift`; it comes off x once, before the steps.
     x = b.node("Sub", x, b.constant(2 ** (width - 1 - op.shift), f"int{width}"))
     start = state if width == 32 else b.cast(state, "int64")
