@@ -9,7 +9,6 @@ column a method. Every number is a record.
 """
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -110,12 +109,12 @@ def page(results: Sequence[Result]) -> str:
 
 def card(task: str, results: Sequence[Result]) -> list[str]:
     """One task."""
-    floats = groups([r for r in results if r.spec == "float"])
+    floats = grouped([r for r in results if r.spec == "float"])
     best = max((g.mean for g in floats), default=0.0)
     verdict = f"Float accuracy is above the {100 * FLOORS[task]:.0f} % that were asked for beforehand."
     if best < FLOORS[task]:
         verdict = f"Float accuracy is below {100 * FLOORS[task]:.0f} %: **not testable at this scale**."
-    commands = dict.fromkeys(_shared(r.command) for r in results)
+    commands = dict.fromkeys(r.call for r in results)
     return [
         f"## {TITLES[task]}",
         f"{TASKS[task]} {verdict}",
@@ -124,11 +123,6 @@ def card(task: str, results: Sequence[Result]) -> list[str]:
         "\n".join(f"- `{c}`" for c in commands),
         f"Commits: {', '.join(dict.fromkeys(r.commit for r in results))}.",
     ]
-
-
-def _shared(command: str) -> str:
-    """The command of a whole sweep from that of one of its cells."""
-    return command.partition(" --only")[0].replace("python -m qs5", "qs5")
 
 
 COLUMNS: dict[str, Callable[[Result], bool]] = {
@@ -167,12 +161,7 @@ def _paper(task: str, method: str, spec: str) -> str:
 
 
 def _cell(results: Sequence[Result]) -> str:
-    return "<br>".join(value(g) for g in groups(results)) or "-"
-
-
-def groups(results: Sequence[Result]) -> list[Group]:
-    """Results that differ in the seed alone, however their run was called."""
-    return grouped(dataclasses.replace(r, recipe="") for r in results)
+    return "<br>".join(value(g) for g in grouped(results)) or "-"
 
 
 def value(group: Group) -> str:
@@ -183,7 +172,7 @@ def value(group: Group) -> str:
 
 def _floats(group: Group) -> str:
     each = ", ".join(f"{100 * r.value:.2f} (seed {r.seed})" for r in group.results)
-    return f"- Float, {group.results[0].scale}: mean **{100 * group.mean:.2f}**: {each}."
+    return f"- Float, {group.results[0].sizes}: mean **{100 * group.mean:.2f}**: {each}."
 
 
 if __name__ == "__main__":

@@ -47,6 +47,12 @@ def test_a_place_that_cannot_be_written_is_named(
     assert Path(places["file"]).read_text() == "mine" and not any(Path(places["folder"]).iterdir())
 
 
+@pytest.mark.parametrize("folder", [".", "missing"])
+def test_a_table_of_nothing_is_an_error(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["reproduce", "table1", "--results", str(tmp_path / folder)]) == 2
+    assert "expected a folder of records (.jsonl files), found none in" in one_line(capsys)
+
+
 def raising(verb: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: list[str]) -> int:
         raise error

@@ -1,5 +1,6 @@
 """The paper's tables: its numbers are whole, ours come from records only."""
 
+import math
 import re
 from typing import Any
 
@@ -126,6 +127,31 @@ def test_scales_are_not_mixed():
     assert cell == "50.00 [1]<br>75.00 [2]"
 
 
+def test_seeds_of_runs_that_are_called_otherwise_are_one_group_with_both_commands():
+    a = line(value=0.5, command="qs5 evaluate runs/x", extra={"recipe": ""})
+    b = line(
+        seed=1,
+        value=0.75,
+        command="python -m qs5 sweep smnist -o r --only ptq-s1",
+        extra={"recipe": "smnist"},
+    )
+    text = text_of("table5", a, b)
+    assert row_of(text, "PTQ", "W8A8")[4] == "62.50 (50.00 to 75.00) [1]"
+    assert "`qs5 evaluate runs/x`, `qs5 sweep smnist -o r`" in text
+
+
+def test_less_than_an_epoch_is_not_one():
+    few = line(method="qaft", value=0.5, extra={"epochs": 1, "parent_epochs": 10, "examples": 5000})
+    text = text_of("table5", few)
+    for section in ("QAFT, one epoch", "QAFT, a tenth of the epochs"):
+        assert row_of(text, section, "W8A8")[4].startswith("not run here")
+
+
+def test_what_diverged_says_so():
+    gone = line(method="qaft", value=0.098, loss=math.nan, extra={"epochs": 1, "parent_epochs": 10})
+    assert row_of(text_of("table5", gone), "QAFT, one epoch", "W8A8")[4] == "diverged [1]"
+
+
 def test_table_4_says_that_it_is_mislabelled_and_what_the_raw_files_have():
     text = text_of("table4")
     assert row_of(text, "PTQ of a float model with layer norm", "W8A8 + HS")[2] == "96.30, rather 96.74 *"
@@ -165,6 +191,17 @@ def _record_of(cell: Any) -> dict[str, Any]:
     extra = quantized | {"spec": cell.spec or "float", "model": {n: getattr(m, n) for n in names}}
     spec = "float" if cell.spec is None else cell.spec
     return line(method=cell.method, seed=cell.seed, spec=spec, extra=extra)
+
+
+def test_commands_have_the_settings_of_the_paper_where_a_recipe_has_others():
+    text = text_of("table1")
+    assert "train.epochs=150 train.ssm_lr=0.004 train.lr=0.016 train.warmup_epochs=1" in text
+    sources = Sources([], {}, ("pathfinder", "retrieval"))
+    text = render("table1", sources)
+    assert (
+        "train.ssm_lr=0.0004 train.lr=0.002 seed" in text
+        and "train.ssm_lr=0.00075 train.lr=0.0015 seed" in text
+    )
 
 
 def test_a_task_without_a_recipe_says_so_and_a_small_one_is_pointed_to():

@@ -20,6 +20,11 @@ def run(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     if args.what in FIGURES:
         return _figure(args)
+    if not any(args.results.rglob("*.jsonl")):
+        raise UserError(
+            f"{args.what}: expected a folder of records (.jsonl files), found none in {args.results}; run this in the "
+            "folder of the project, or give --results FOLDER"
+        )
     text = paper_tables.render(args.what, _sources(args.results))
     if args.out is None:
         print(text)

@@ -66,6 +66,8 @@ class Wanted:
     def _fits_length(self, r: Result) -> bool:
         if self.length == "any":
             return True
+        if "examples" in r.extra:  # a part of the data: less than an epoch
+            return False
         tenth = None if r.parent_epochs is None else max(1, round(0.1 * r.parent_epochs))
         return r.epochs == (1 if self.length == "one" else tenth)
 
@@ -312,12 +314,13 @@ def _cell(wanted: Wanted | None, section: Section, sources: Sources, notes: _Not
 def _value(group: Group, notes: _Notes) -> str:
     first = group.results[0]
     commits = ", ".join(dict.fromkeys(r.commit for r in group.results))
+    calls = ", ".join(f"`{call}`" for call in dict.fromkeys(r.call for r in group.results))
     changes = "".join(f", {k}={v}" for k, v in first.changes)
     if "lr_factor" in first.extra:
         changes += f", learning rates times {first.extra['lr_factor']:g}"
     mark = notes.record(
         f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
-        f"commit {commits}; `{first.command}`"
+        f"commit {commits}; {calls}"
     )
     text = group.percent
     if first.other_data:
@@ -343,9 +346,10 @@ def how_to_run(wanted: Wanted, section: Section, recipes: Collection[str]) -> st
         return f"{TITLES[wanted.task]}: this version of qs5 has no recipe `{wanted.task}`."
     command = f"`{command_for(wanted, section)}`"
     small = f"{wanted.task}-small"
-    smaller = " Without train.epochs it has the recipe's length." if wanted.task == "smnist" else ""
-    if small in recipes:
-        smaller = f" With `{small}` in place of `{wanted.task}` it runs on two cores."
+    more = " and without train.*" if "train." in command else ""
+    smaller = (
+        f" With `{small}` in place of `{wanted.task}`{more} it runs on two cores." if small in recipes else ""
+    )
     return f"needs a GPU at the paper's scale, command: {command}.{smaller}"
 
 
@@ -354,11 +358,10 @@ def command_for(wanted: Wanted, section: Section) -> str:
     like = [w for row in section.rows for w in row.ways if w is not None and _same_but_spec(w, wanted)]
     words = [f"spec={','.join(dict.fromkeys(w.spec for w in like))}"] if wanted.method != "fp" else []
     words += _settings(wanted)
-    epochs = load_paper()["scale"][wanted.task]["epochs"]
-    if wanted.task == "smnist":  # its recipe is shorter than the paper's
-        words.append(f"train.epochs={epochs}")
+    settings = load_paper()["settings"].get(wanted.task, {})
+    words += [*settings.get("all", ()), *settings.get(wanted.method, ())]
     out = f"runs/{wanted.task}-{wanted.method}-{wanted.way}"
-    return f"qs5 sweep {wanted.task} --method {wanted.method} --grid {' '.join(words)} {SEEDS} -o {out}"
+    return f"qs5 sweep {wanted.task} --method {wanted.method} --grid {' '.join([*words, SEEDS])} -o {out}"
 
 
 def _same_but_spec(a: Wanted, b: Wanted) -> bool:

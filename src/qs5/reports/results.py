@@ -55,9 +55,19 @@ class Result:
         return next((ending for ending in OTHER_DATA if self.task.endswith(ending)), "")
 
     @property
+    def call(self) -> str:
+        """The command as it is given: that of the whole sweep where this is one of its cells."""
+        return self.command.partition(" --only")[0].replace("python -m qs5", "qs5")
+
+    @property
     def scale(self) -> str:
-        """Sizes and epochs in a few words."""
-        m, parts = self.model, [self.recipe] if self.recipe else []
+        """Recipe, sizes and epochs in a few words."""
+        return ", ".join(part for part in (self.recipe, self.sizes) if part) or "scale not recorded"
+
+    @property
+    def sizes(self) -> str:
+        """Those of the model and of its training in a few words; empty where they are not recorded."""
+        m, parts = self.model, list[str]()
         if "layers" in m:
             parts.append(f"{m['layers']} layers, H={m['H']}, P={m['P']}, {m['norm']} norm")
         if self.length is not None:
@@ -70,7 +80,7 @@ class Result:
             )
             few = f" of {self.extra['examples']} sequences" if "examples" in self.extra else ""
             parts.append(f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}{few}{more}")
-        return ", ".join(parts) or "scale not recorded"
+        return ", ".join(parts)
 
 
 def read_results(folder: Path, *, runs: Mapping[str, Mapping[str, Any]] | None = None) -> list[Result]:
@@ -100,7 +110,7 @@ def result_of(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) 
         way=way,
         seed=record["seed"],
         metric=record["metric"],
-        value=record["value"],
+        value=_value(record),
         changes=changes,
         model=extra.get("model") or {**recipe.get("model", {}), **_operators(record, way)},
         epochs=extra.get("epochs", None if tuned else trained),
@@ -111,6 +121,11 @@ def result_of(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) 
         command=record["command"],
         extra=extra,
     )
+
+
+def _value(record: Mapping[str, Any]) -> float:
+    """NaN for what diverged, also in records from before they said so: logits of NaN have an accuracy, and no loss."""
+    return math.nan if math.isnan(record.get("loss", 0.0)) else record["value"]
 
 
 def _operators(record: Mapping[str, Any], way: Way) -> dict[str, str]:
@@ -165,10 +180,12 @@ class Group:
 
 
 def grouped(results: Iterable[Result]) -> list[Group]:
-    """Results by everything but seed; where a seed was run twice in the same way, the later record counts."""
+    """Results by everything but the seed and what the recipe is called; of a seed that was run twice in the same way
+    the later record counts."""
     groups: dict[str, dict[int, Result]] = {}
     for r in results:
-        identity = (r.task, r.method, r.spec, sorted(r.changes), r.scale, sorted(map(str, r.model.items())))
+        model, tuned = sorted(map(str, r.model.items())), r.extra.get("lr_factor")
+        identity = (r.task, r.method, r.spec, sorted(r.changes), r.sizes, model, tuned)
         groups.setdefault(repr(identity), {})[r.seed] = r
     return [Group(tuple(seeds[s] for s in sorted(seeds))) for seeds in groups.values()]
 
