@@ -26,7 +26,8 @@ TASKS = {
     "text": "IMDB reviews by characters, the data set's own 25,000 training and 25,000 test reviews; a tenth of the "
     "training reviews is held out for validation.",
     "listops": "Expressions made by `qs5 data make listops`, not the benchmark's own.",
-    "scifar": "CIFAR-10 in grey, pixel by pixel, from JPEG files: not the benchmark's own data.",
+    "scifar": "CIFAR-10 in grey, pixel by pixel, from JPEG files: not the benchmark's own data. The float model of seed 0 "
+    "was trained by `qs5 train scifar-small --out runs/scifar-small` at commit 59b56d214ea9.",
 }
 """What a card says of the data, by the paper's name of the task."""
 FILES = {task: task for task in TASKS} | {"smnist": "smnist-small"}
@@ -37,8 +38,8 @@ DEFAULT = "W8A8Abar16"
 ABOUT = (
     "Test accuracy in % on all test examples; the epoch was selected on validation data. Several seeds: mean (lowest "
     "to highest). The paper's way: dynamic scales inside the parallel scan, AQT's range rule, qGELU and hard sigmoid. "
-    "Deployable: static power-of-two scales, sequential, 16-bit state, the forward pass that the integer model repeats "
-    "bit for bit; PTQ with reconstructed weights. The paper's own numbers are of its full-size models. Records: "
+    "Deployable: static power-of-two scales, sequential, 16-bit state, what the integer model computes but for the "
+    "rounding of its multipliers and tables; PTQ with reconstructed weights. The paper's own numbers are of its full-size models. Records: "
     "text.jsonl, listops.jsonl, scifar.jsonl; collected by `python -m benchmarks.small_tasks gather`."
 )
 WIDTH = 64

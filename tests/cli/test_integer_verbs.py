@@ -20,6 +20,9 @@ from qs5.cli.golden import noise
 from qs5.cli.lower import lowered_run
 from qs5.errors import UserError
 from qs5.integer import whole
+from qs5.integer.ops import Embedding
+from qs5.quantization.spec import spec_of
+from qs5.training import methods
 from qs5.training.recipe import load_recipe
 from qs5.training.run import RunInfo
 
@@ -322,9 +325,16 @@ def test_noise_for_bench_is_of_tokens_that_the_embedding_has():
     assert [len(s) for s in noise(tokens())] == [1, 2, 33]
 
 
-def test_a_run_on_tokens_is_not_lowered(tmp_path: Path):
+def test_a_run_on_tokens_is_lowered_with_a_table_for_its_encoder(tmp_path: Path):
     originals.listops_files(tmp_path)
     task = tasks.load("listops", data_dir=str(tmp_path), length=8)
-    info = RunInfo(recipe=load_recipe("listops-small"), method="ptq", spec={"name": "W8A8Abar16"})
-    with pytest.raises(UserError, match="run: cannot lower this run: listops is read as tokens"):
-        lowered_run(small_model(), info, task, "run", max_length=8)
+    model = small_model(d_in=task.d_in, d_out=10, layers=1, bidirectional=True, padding="masked")
+    parent = RunInfo(recipe=load_recipe("listops-small"))
+    spec = spec_of("W8A8Abar16,rounding=nearest")
+    ptq = methods.ptq(model, task, spec, parent=parent, name="float", out=tmp_path / "run")
+    lowered = lowered_run(ptq.model, ptq.info, task, "run", max_length=8)
+    assert isinstance(lowered.ops[0], Embedding) and lowered.ops[0].tokens == task.d_in == 20
+    assert (lowered.input.source, lowered.padding, lowered.raw_range) == ("token", "masked", (0, 19))
+    assert lowered.description.channels is None
+    codes = reference.logits(lowered, task.test.x.astype(np.int64), task.test.lengths)
+    assert codes.shape == (len(task.test), 10) and len(np.unique(codes, axis=0)) > 1

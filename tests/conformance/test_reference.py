@@ -3,6 +3,7 @@ does every engine at the logits."""
 
 import dataclasses
 import itertools
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from tests.grades import graded
 
 from qs5.backends import reference
 from qs5.integer.file import from_bytes, to_bytes
+from qs5.integer.model import IntegerModel
+from qs5.lowering.lower import Tokens, lower
+from qs5.tasks.task import OneHot
 
 SMALL = [(seed, False) for seed in range(180)]
 LARGE = [(seed, True) for seed in range(20)]
@@ -52,6 +56,40 @@ def test_masked_padding_is_not_there(seed: int) -> None:
 
 def _pooled(case: Case) -> np.ndarray:
     return reference.run(case.integer, case.codes, case.lengths)["pool"]
+
+
+class TokenCase(Case):
+    """A case whose input is the number of a token."""
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        return np.random.default_rng(self.seed + 3).integers(0, self.config.d_in, (self.B, self.L, 1))
+
+    @cached_property
+    def x(self) -> np.ndarray:
+        return OneHot(width=self.config.d_in)(self.codes)
+
+    @cached_property
+    def integer(self) -> IntegerModel:
+        tokens = Tokens(width=self.config.d_in)
+        return lower(self.model, spec=self.spec, plan=self.plan, preprocessing=tokens)
+
+
+@pytest.mark.parametrize("seed", graded(list(range(4)), quick=1, slow=3))
+@pytest.mark.parametrize("V", [1, 20])
+def test_tokens_are_rows_of_a_table(seed: int, V: int) -> None:
+    """The exact forward pass multiplies the encoder by a unit vector; the integer model looks the product up."""
+    case = random_case(seed)
+    config = dataclasses.replace(case.config, layers=1, d_in=V)
+    tokens = TokenCase(config=config, spec=case.spec, L=9, B=3, seed=seed, padded=False)
+    sites = tokens.fake_quant()
+    signals = reference.run(tokens.integer, tokens.codes)
+    assert len(np.unique(signals["encoder"].reshape(-1, config.H), axis=0)) == min(
+        V, len(np.unique(tokens.codes))
+    )
+    del sites["input"]  # a unit vector there, a number here
+    assert sites and not [site for site, q in sites.items() if np.any(q != signals[site])]
+    assert_engines_agree(tokens.integer, tokens.codes, None, signals[tokens.integer.output.name])
 
 
 @pytest.mark.parametrize(("seed", "large"), graded(SMALL, quick=4, slow=16) + graded(LARGE, quick=0, slow=2))

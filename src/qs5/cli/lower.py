@@ -76,14 +76,15 @@ def lowered_run(model: S5Model, info: RunInfo, task: Task, name: str, *, max_len
         raise UserError(
             f"{name}: expected a quantized run, got a float one; quantize it first: qs5 quantize {name}"
         )
-    preprocessing = preprocessing_of(task, refused=f"{name}: cannot lower this run")
+    preprocessing = preprocessing_of(task)
     spec = from_json(info.spec)
     if reasons := obstacles(model, spec):
         raise UserError(f"{name}: cannot lower this run: " + "; ".join(reasons))
     if info.plan is None:
         raise UserError(f"{name}: expected calibrated grids, got none; quantize it again")
     plan = plan_from_json(info.plan)
-    _report_input(preprocessing, plan, model.config.d_in)
+    if isinstance(preprocessing, Preprocessing):
+        _report_input(preprocessing, plan, model.config.d_in)
     return lower(
         model,
         spec=spec,

@@ -1,7 +1,9 @@
 """`lower`: a calibrated model becomes an `IntegerModel`. The door between real numbers and integers."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from qs5.errors import UserError
 from qs5.integer import arithmetic as integers
 from qs5.integer.checks import check
 from qs5.integer.model import RAW_RANGES, Description, InputQuantizer, IntegerModel
+from qs5.integer.ops import Dense, Embedding, Op
 from qs5.integer.signals import Signal
 from qs5.lowering.program import Program
 from qs5.model.config import ModelConfig
@@ -33,6 +36,16 @@ class Preprocessing:
     dtype: str
     scale: tuple[float, ...]
     offset: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """A task that is read as numbers of tokens: real = the unit vector of that number, of `width` entries.
+
+    The encoder's product with it is a row of a table, which the integer model has in its place.
+    """
+
+    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +85,7 @@ def lower(
     *,
     spec: QuantSpec,
     plan: GridPlan,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | Tokens,
     labels: Labels = Labels(),
     max_length: int = DEFAULT_MAX_LENGTH,
 ) -> IntegerModel:
@@ -86,13 +99,18 @@ def lower(
     program = Program(frozen_arithmetic(model, spec=spec, plan=plan))
     d_in = model.config.d_in
     forward(model, jnp.zeros((1, 1, d_in)), arithmetic=program)
-    quantizer, scale, offset = quantize_input(
-        preprocessing, program.signal("input", d_in), program.grid("input")
-    )
+    ops, scale, offset = tuple(program.ops), (), ()
+    if isinstance(preprocessing, Tokens):
+        quantizer, table = embedding(ops[0], program.grid("input"))
+        ops = (table, *ops[1:])
+    else:
+        quantizer, scale, offset = quantize_input(
+            preprocessing, program.signal("input", d_in), program.grid("input")
+        )
     lowered = IntegerModel(
         task="regression" if model.config.head == "regression" else "classification",
         input=quantizer,
-        ops=tuple(program.ops),
+        ops=ops,
         max_length=max_length,
         padding="masked" if _masked(model.config) else "fed",
         description=Description(
@@ -100,11 +118,17 @@ def lower(
             widths=spec.widths(model.config),
             scale=scale,
             offset=offset,
-            **{f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)},
+            **_fitting(labels, quantizer),
         ),
     )
     check(lowered)
     return lowered
+
+
+def _fitting(labels: Labels, quantizer: InputQuantizer) -> dict[str, Any]:
+    """The labels; without names of channels where the one channel is a token's number."""
+    found = {f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)}
+    return found | ({"channels": None} if quantizer.source == "token" else {})
 
 
 def frozen_arithmetic(model: S5Model, *, spec: QuantSpec, plan: GridPlan) -> ExactArithmetic:
@@ -135,6 +159,22 @@ def quantize_input(
     rounded = tuple(min(max(int(v), -limit), limit) for v in np.floor(np.ldexp(offset, shift) + 0.5).tolist())
     source = "uint8" if p.dtype == "uint8" else "int16"
     return InputQuantizer(source=source, out=out, M=M, offset=rounded, shift=shift), (), ()
+
+
+def embedding(encoder: Op, grid: Grid) -> tuple[InputQuantizer, Embedding]:
+    """The encoder of tokens as a table: row t is its answer to the code of 1 in channel t and of 0 in all others.
+
+    grid: of the input, which decides what the code of 1 is.
+    """
+    assert isinstance(encoder, Dense), "an encoder is a product"
+    f, V = grid.format, encoder.inputs
+    one = min(max(math.floor(1.0 / float(grid.step) + 0.5), f.low), f.high)
+    acc = one * encoder.weight.astype(np.int64).T + (encoder.bias.astype(np.int64) if encoder.biases else 0)
+    out, codes = encoder.out, integers.requantize(acc, encoder.M, encoder.shift)
+    table = np.clip(codes, out.low, out.high).astype(out.dtype)
+    token = Signal(name="input", channels=1, bits=max(1, (V - 1).bit_length()), signed=False, exponent=None)
+    quantizer = InputQuantizer(source="token", out=token)
+    return quantizer, Embedding(out=out, x="input", tokens=V, outputs=encoder.outputs, table=table)
 
 
 def input_differences(quantizer: InputQuantizer, p: Preprocessing, grid: Grid) -> int:

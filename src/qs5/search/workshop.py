@@ -17,7 +17,7 @@ from qs5.errors import UserError
 from qs5.integer import ops as o
 from qs5.integer.file import load, save
 from qs5.integer.model import IntegerModel
-from qs5.lowering.lower import DEFAULT_MAX_LENGTH, Labels, Preprocessing, lower, obstacles
+from qs5.lowering.lower import DEFAULT_MAX_LENGTH, Labels, Preprocessing, Tokens, lower, obstacles
 from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model
 from qs5.numerics.polar import PolarCodes
@@ -30,16 +30,11 @@ from qs5.tasks.task import OneHot, Task
 from qs5.training import methods
 
 
-def preprocessing_of(task: Task, *, refused: str) -> Preprocessing:
-    """How a task makes real input from raw samples, for the lowering.
-
-    Raises UserError, which begins with `refused`, for a task that is read as tokens.
-    """
+def preprocessing_of(task: Task) -> Preprocessing | Tokens:
+    """How a task makes real input from raw samples, for the lowering."""
     encoding = task.encoding
     if isinstance(encoding, OneHot):
-        raise UserError(
-            f"{refused}: {task.name} is read as tokens, which the lowering does not write down yet"
-        )
+        return Tokens(width=encoding.width)
     return Preprocessing(dtype=task.train.x.dtype.name, scale=encoding.scale, offset=encoding.offset)
 
 
@@ -58,7 +53,10 @@ class Workshop:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        preprocessing_of(self.task, refused="cannot search")
+        if isinstance(self.preprocessing, Tokens):
+            raise UserError(
+                f"cannot search: {self.task.name} is read as tokens, and its encoder, a table, has no bits of its own"
+            )
         if reasons := obstacles(self.model, QuantSpec(form="linear")):
             raise UserError("cannot search: " + "; ".join(reasons))
 
@@ -164,6 +162,6 @@ class Workshop:
         return dict(eigenvalue_codes(self.prepared("polar"), QuantSpec(form="polar", a=bits)))
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing | Tokens:
         """How the task makes real input from raw samples."""
-        return preprocessing_of(self.task, refused="cannot search")
+        return preprocessing_of(self.task)
