@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from tests.support import small_model
 
 from qs5 import integer, tasks
 from qs5.backends import reference
-from qs5.cli import bench, main, run as run_verb
+from qs5.cli import bench, evaluate, main, run as run_verb
 from qs5.cli.golden import noise
 from qs5.cli.lower import lowered_run
 from qs5.errors import UserError
 from qs5.integer import whole
+from qs5.integer.file import save
 from qs5.integer.ops import Embedding
 from qs5.quantization.spec import spec_of
 from qs5.training import methods
@@ -336,5 +338,24 @@ def test_a_run_on_tokens_is_lowered_with_a_table_for_its_encoder(tmp_path: Path)
     assert isinstance(lowered.ops[0], Embedding) and lowered.ops[0].tokens == task.d_in == 20
     assert (lowered.input.source, lowered.padding, lowered.raw_range) == ("token", "masked", (0, 19))
     assert lowered.description.channels is None
+    assert lowered.description.provenance["options"] == "length=512"  # of the recipe
     codes = reference.logits(lowered, task.test.x.astype(np.int64), task.test.lengths)
     assert codes.shape == (len(task.test), 10) and len(np.unique(codes, axis=0)) > 1
+
+
+def test_an_integer_model_is_judged_on_the_data_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = classifier()
+    provenance = {"options": "length=512 columns=a,b padded=true"}
+    description = dataclasses.replace(model.description, task="listops", provenance=provenance)
+    save(tmp_path / "model.qs5", dataclasses.replace(model, description=description))
+    asked: list[dict[str, Any]] = []
+
+    def load_part(name: str, options: dict[str, Any], *_: object) -> None:
+        asked.append({"task": name, **options})
+        raise UserError("enough")
+
+    monkeypatch.setattr(evaluate.common, "load_part", load_part)
+    for words in ([], ["--data", "length=64"]):
+        assert main(["evaluate", str(tmp_path / "model.qs5"), *words]) == 2
+    own = {"task": "listops", "length": 512, "columns": ("a", "b"), "padded": True}
+    assert asked == [own, own | {"length": 64}]

@@ -23,7 +23,7 @@ class Arguments:
     backend: Literal["auto", "native", "reference", "c99", "onnx"] = "auto"
     """What runs an integer model (auto: native, else the reference)."""
     data: tuple[str, ...] = ()
-    """Options of an integer model's task as key=value, such as path=mine.csv; a run knows its own."""
+    """Options of an integer model's task as key=value, such as path=mine.csv, over those of its run."""
     json: bool = False
     """End with one line of JSON."""
     record: bool = True
@@ -61,7 +61,9 @@ def run(argv: list[str]) -> int:
 def _evaluate_integers(name: str, args: Arguments) -> int:
     """Judge an integer model on an engine."""
     model, engine, backend = integers.open_engine(name, args.backend)
-    task = common.load_part(model.description.task, common.key_values(args.data), args.data_dir, args.split)
+    trained = tuple(model.description.provenance.get("options", "").split())
+    options = common.key_values(trained) | common.key_values(args.data)
+    task = common.load_part(model.description.task, options, args.data_dir, args.split)
     split = task.splits[args.split]
     with common.counting(f"{name} on {args.split}") as progress:
         judged = judge(model, task, split, engine=engine, progress=progress)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -126,9 +127,20 @@ def _provenance(info: RunInfo, run: str) -> dict[str, str]:
         "method": info.method,
         "parent": "" if info.parent is None else Path(info.parent).name,
         "data": info.data,
+        # Not a path: that says where the data is, not which.
+        "options": " ".join(
+            f"{key}={_text(value)}" for key, value in info.recipe.data.items() if key != "path"
+        ),
         "commit": record.commit(),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _text(value: Any) -> str:
+    """An option's value as `--data` takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _rows(model: IntegerModel) -> Sequence[Sequence[str]]:
