@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +13,11 @@ from tests.support import small_config, small_inputs, small_model
 from qs5.errors import UserError
 from qs5.model.arithmetic import Arithmetic, FloatArithmetic, Signal
 from qs5.model.network import S5Model, forward
+from qs5.model.ssm import discrete
 from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
 from qs5.quantization.calibration import calibrate
 from qs5.quantization.reconstruction import ReconstructionOptions, reconstruct
+from qs5.quantization.rounding import nearest
 from qs5.quantization.spec import QuantSpec, spec_of
 from qs5.quantization.static import StaticArithmetic
 from qs5.quantization.tap import Tapped
@@ -72,6 +75,26 @@ def test_layers_answer_more_like_the_float_ones(text: str, layers: int) -> None:
     model, arithmetic = _case(spec_of(text), H=12, P=12, layers=layers)
     got = reconstruct(model, _batches(16), arithmetic)
     assert _distance(got, model, arithmetic) < 0.9 * _distance(model, model, arithmetic)
+
+
+def test_modes_outside_the_unit_circle_are_rounded_to_nearest_and_nothing_overflows() -> None:
+    """Two linear bits of Lambda-bar have moduli of 0, 1 and sqrt 2; sqrt(2)^300 is no float32."""
+    spec = spec_of("W2A8")
+    model = prepared(small_model(dropout=0.0), spec)
+    x = jnp.swapaxes(small_inputs(B=2, L=300), 0, 1)
+    plan = plan_of(model, calibrate(model, [(x, None)], data="x"), spec)
+    arithmetic = arithmetic_for_spec(spec, model.config, plan)
+    assert isinstance(arithmetic, StaticArithmetic)
+    after = reconstruct(model, [(x, None)], arithmetic)
+    assert all(bool(jnp.all(jnp.isfinite(v))) for v in jax.tree.leaves(after) if eqx.is_inexact_array(v))
+    Lambda_bar, B_bar = discrete(model.layers[0].ssm, model.config)
+    a = arithmetic.eigenvalues("layers.0.ssm.state", Lambda_bar)
+    grows = np.hypot(np.asarray(a.re), np.asarray(a.im)) > 1.1
+    assert grows.any() and not grows.all()
+    _, found = discrete(after.layers[0].ssm, model.config)
+    before, now = (np.stack([np.asarray(v) for v in B], axis=-1).astype(float) for B in (B_bar, found))
+    # Codes of two bits are signs; their step is that of the whole matrix, whose other rows have changed.
+    np.testing.assert_array_equal(np.sign(now[grows]), np.sign(nearest(before, bits=2).value[grows]))
 
 
 def test_only_what_is_asked_for_changes() -> None:

@@ -40,6 +40,9 @@ from qs5.quantization.tap import Tap, Tapped
 EVERY = 8
 """Of the states, one step in so many is looked at: neighbours say much the same."""
 
+STATE_BITS = 15
+"""A state of 16 bits, without its sign."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionOptions:
@@ -299,11 +302,20 @@ class _Walk:
         return Moments(*_means([sums[name] for sums, _ in self._observed(layer)]))
 
     def _with_B(self, layer: Layer) -> Layer:
-        """B-bar for the states that it leads to, not for B u: each mode is a filter, and hears few of the errors."""
-        _, B_bar = discrete(layer.ssm, self.place.config)
+        """B-bar for the states that it leads to, not for B u: each mode is a filter, and hears few of the errors.
+
+        A mode whose Lambda-bar was rounded outside the unit circle, so far that its state saturates, tells nothing of
+        its inputs: such rows are rounded to nearest.
+        """
+        Lambda_bar, B_bar = discrete(layer.ssm, self.place.config)
         B = np.asarray(B_bar.re, np.float64) + 1j * np.asarray(B_bar.im, np.float64)
         sums = [_state_sums(self.original, layer, s, self.place) for s in self.streams]
         ss_re, ss_im, sx_re, sx_im = _means(sums)
+        lost = self._outgrown(Lambda_bar)
+        ss_re, ss_im = (
+            np.where(lost[:, None, None], v, s) for v, s in ((np.eye(B.shape[1]), ss_re), (0.0, ss_im))
+        )
+        sx_re, sx_im = (np.where(lost[:, None], v, s) for v, s in ((B.real, sx_re), (B.imag, sx_im)))
         if self.options.least_squares:
             cross = (sx_re + 1j * sx_im)[..., None]
             B = least_squares(B[..., None], ss_re + 1j * ss_im, cross, pull=self.options.pull)[..., 0]
@@ -311,6 +323,13 @@ class _Walk:
         q = self._rounded(np.stack([np.real(B), np.imag(B)], axis=-1), ss_re, "ssm.Bu.weight")
         re, im = (jnp.asarray(q[..., i], jnp.float32) for i in range(2))
         return _with_ssm(layer, with_B_bar(layer.ssm, Complex(re, im), self.place.config))
+
+    def _outgrown(self, Lambda_bar: Complex) -> np.ndarray:
+        """Which modes (M,) grow within a sequence from one code to more than a state holds."""
+        a = self.place.arithmetic.eigenvalues(f"{self.place.name}.ssm.state", Lambda_bar)
+        modulus = np.hypot(np.asarray(a.re, np.float64), np.asarray(a.im, np.float64))
+        steps = max(stream.float.value.shape[0] for stream in self.streams)
+        return steps * np.log(np.maximum(modulus, np.finfo(np.float64).tiny)) > STATE_BITS * np.log(2.0)
 
     def _with_C(self, layer: Layer) -> Layer:
         """C in the units of the states' codes, a row a packed state, as `StaticArithmetic.output_operands` has it."""
