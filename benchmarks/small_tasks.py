@@ -39,8 +39,9 @@ ABOUT = (
     "Test accuracy in % on all test examples; the epoch was selected on validation data. Several seeds: mean (lowest "
     "to highest). The paper's way: dynamic scales inside the parallel scan, AQT's range rule, qGELU and hard sigmoid. "
     "Deployable: static power-of-two scales, sequential, 16-bit state, what the integer model computes but for the "
-    "rounding of its multipliers and tables; PTQ with reconstructed weights. The paper's own numbers are of its full-size models. Records: "
-    "text.jsonl, listops.jsonl, scifar.jsonl; collected by `python -m benchmarks.small_tasks gather`."
+    "rounding of its multipliers and tables; PTQ with reconstructed weights. The paper's own numbers are of its "
+    "full-size models. Records: text.jsonl, listops.jsonl, scifar.jsonl; collected by "
+    "`python -m benchmarks.small_tasks gather`."
 )
 WIDTH = 64
 """H of the small models; the paper's are wider."""
