@@ -26,8 +26,8 @@ TASKS = {
     "text": "IMDB reviews by characters, the data set's own 25,000 training and 25,000 test reviews; a tenth of the "
     "training reviews is held out for validation.",
     "listops": "Expressions made by `qs5 data make listops`, not the benchmark's own.",
-    "scifar": "CIFAR-10 in grey, pixel by pixel, from JPEG files: not the benchmark's own data. The float model of seed 0 "
-    "was trained by `qs5 train scifar-small --out runs/scifar-small` at commit 59b56d214ea9.",
+    "scifar": "CIFAR-10 in grey, pixel by pixel, from JPEG files: not the benchmark's own data. The float model of "
+    "seed 0 was trained by `qs5 train scifar-small --out runs/scifar-small` at commit 59b56d214ea9.",
 }
 """What a card says of the data, by the paper's name of the task."""
 FILES = {task: task for task in TASKS} | {"smnist": "smnist-small"}
