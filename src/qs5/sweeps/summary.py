@@ -44,11 +44,14 @@ def _measured(group: Sequence[Cell], folder: Path) -> tuple[str, ...]:
     results = [r for r in (result_of(folder / cell.name) for cell in group) if r is not None]
     values = [r["value"] for r in results if math.isfinite(r["value"])]
     runs = f"{len(results)}/{len(group)}"
+    state = _state(group, folder)
+    if state == "done" and len(values) < len(results):
+        state = f"done, {len(results) - len(values)} diverged"
     if not values:
-        return runs, "-", "-", "-", _state(group, folder)
+        return runs, "-", "-", "-", state
     percent = results[0]["metric"] == "accuracy"
     shown = [_show(f(values), percent) for f in (statistics.fmean, min, max)]
-    return runs, *shown, _state(group, folder)
+    return runs, *shown, state
 
 
 def _show(value: float, percent: bool) -> str:
@@ -56,11 +59,10 @@ def _show(value: float, percent: bool) -> str:
 
 
 def _state(group: Sequence[Cell], folder: Path) -> str:
-    """`done` (and how many of them diverged), or how many cells are not, and why the first of them failed."""
+    """`done`, or how many cells are not, and why the first of them failed."""
     states = [state_of(folder / cell.name) for cell in group]
     if set(states) == {"done"}:
-        gone = sum(math.isnan((result_of(folder / cell.name) or {})["value"]) for cell in group)
-        return f"done, {gone} diverged" if gone else "done"
+        return "done"
     failed = [cell for cell, state in zip(group, states, strict=True) if state == "failed"]
     if failed:
         reason = (failure_of(folder / failed[0].name) or {}).get("reason", "")
