@@ -117,7 +117,9 @@ def test_missing_files_and_bad_options_are_named(tmp_path: Path, cache: Path):
         load(tmp_path)
     originals.listops_files(tmp_path)
     (tmp_path / "basic_test.tsv").unlink()
-    with pytest.raises(DataError, match=r"expected a readable file, got .*basic_test\.tsv"):
+    with pytest.raises(
+        DataError, match=r"expected a readable file, got none: .*basic_test\.tsv; put it there"
+    ):
         load(tmp_path)
     for options in ({"length": 1}, {"selection": "best"}, {"width": 17}):
         with pytest.raises(DataError, match="listops: expected"):

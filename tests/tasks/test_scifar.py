@@ -78,6 +78,18 @@ def test_damaged_batches_are_refused(damage, message: str, cache: Path, tmp_path
         tasks.load("scifar", data_dir=str(tmp_path))
 
 
+def test_missing_batches_are_named_with_their_place(cache: Path, tmp_path: Path):
+    originals.cifar_folder(tmp_path)
+    folder = tmp_path / scifar.FOLDER
+    for name in ("data_batch_3.bin", "test_batch.bin"):
+        (folder / name).unlink()
+    with pytest.raises(DataError) as caught:
+        tasks.load("scifar", data_dir=str(tmp_path))
+    message = str(caught.value)
+    assert f"in {folder}, got no data_batch_3.bin, no test_batch.bin; put what is missing there" in message
+    assert scifar.ARCHIVE in message and scifar.URL in message and "permissions" not in message
+
+
 def test_other_problems_are_named(cache: Path, tmp_path: Path):
     with pytest.raises(
         DataError, match=r"expected the folder cifar-10-batches-bin, .*download is switched off"

@@ -41,5 +41,9 @@ def read(path: Path, *, task: str) -> bytes:
     """The bytes of a file. Raises DataError when it cannot be read."""
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{task}: expected a readable file, got none: {path}; put it there, beside the others of the data set"
+        ) from error
     except OSError as error:
         raise DataError(f"{task}: expected a readable file, got {error}; check its permissions") from error

@@ -109,16 +109,22 @@ def parse_batch(content: bytes, *, name: str) -> Images:
 def _read(found: Path) -> dict[str, Images]:
     if found.name == GREY:
         return _read_npz(found)
-    if found.is_dir():
-        contents = {
-            name: places.read(found / name, task="scifar") for files in BATCHES.values() for name in files
-        }
-    else:
-        contents = _members(found)
+    contents = _batches(found) if found.is_dir() else _members(found)
     return {
         split: _join([parse_batch(contents[n], name=f"{found}: {n}") for n in files])
         for split, files in BATCHES.items()
     }
+
+
+def _batches(folder: Path) -> dict[str, bytes]:
+    """The content of the folder's six files. Raises DataError that names all that are not there."""
+    names = [name for files in BATCHES.values() for name in files]
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise DataError(
+            f"scifar: expected {', '.join(names)} in {folder}, got no {', no '.join(missing)}; put what is missing "
+            f"there (it is in {ARCHIVE} of {URL}), or remove the folder"
+        )
+    return {name: places.read(folder / name, task="scifar") for name in names}
 
 
 def _join(batches: list[Images]) -> Images:
