@@ -14,7 +14,7 @@ from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.network import S5Model, init_model
 from qs5.quantization.build import eigenvalue_codes, prepared
 from qs5.quantization.spec import spec_of
-from qs5.training import methods, run
+from qs5.training import methods, record, run
 from qs5.training.loop import Observer, StepReport
 from qs5.training.options import TrainOptions
 from qs5.training.recipe import Recipe
@@ -53,6 +53,18 @@ def test_ptq_changes_no_parameter_and_can_be_judged_again(parent, tmp_path: Path
         "length": 12,
     }
     assert second.extra["model"]["H"] == model.config.H
+
+
+def test_ptq_says_how_it_was_made_and_is_the_same_run_by_any_command(
+    parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, info = parent
+    for command in ("qs5 quantize float", "qs5 quantize ./float"):
+        monkeypatch.setattr(record, "command_line", lambda command=command: command)
+        methods.ptq(model, TASK, SPEC, parent=info, name="float", out=tmp_path)
+        made = run.read_run(tmp_path).made
+        assert made["command"] == command and set(made) == {"command", "commit", "machine", "time"}
+    assert info.made == {}  # a training's epochs say it
 
 
 def test_other_operators_keep_the_parameters() -> None:

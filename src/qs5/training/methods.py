@@ -109,6 +109,7 @@ def ptq(
         spec=to_json(spec),
         plan=None if plan is None else plan.to_json(),
         parent=name,
+        made=record.origin(),
     )
     arithmetic_for_spec(spec, model.config, plan)  # refuse what cannot be computed before writing anything
     run.check_resumable(out, info)

@@ -41,7 +41,7 @@ class RunRecord:
     machine: str = field(default_factory=lambda: machine())
     peak_mib: int | None = field(default_factory=lambda: peak_mib())
     """Largest resident memory of the process so far, MiB; None where the system does not tell."""
-    time: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    time: str = field(default_factory=lambda: now())
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,6 +64,16 @@ def drop_epochs(path: Path, *, first: int) -> None:
     kept = [r for r in records if r["epoch"] is None or r["epoch"] < first]
     if len(kept) < len(records):
         write_beside(path, "".join(json.dumps(r, sort_keys=True) + "\n" for r in kept).encode())
+
+
+def origin() -> dict[str, str]:
+    """What a record says of how it came to be, for what is made without one."""
+    return {"command": command_line(), "commit": commit(), "machine": machine(), "time": now()}
+
+
+def now() -> str:
+    """The time of day, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def command_line() -> str:

@@ -47,6 +47,9 @@ class RunInfo:
     classes: tuple[str, ...] | None = None
     parent: str | None = None
     """The run or zoo model a fine-tuning started from."""
+    made: dict[str, str] = field(default_factory=dict)
+    """Command, commit, machine and time (`record.origin`) of a post-training quantization, which has no epochs whose
+    records say it; empty for a training."""
 
 
 def info_of(recipe: Recipe, task: Task, **more: Any) -> RunInfo:
@@ -136,8 +139,8 @@ def check_resumable(folder: Path, info: RunInfo) -> bool:
     if not (folder / "run.json").exists():
         return False
     old, new = (json.loads(json.dumps(to_json(_with_all_fields(i)))) for i in (read_run(folder), info))
-    # The grids are a result of the run where it calibrates as it goes.
-    differing = sorted(key for key in new if key != "plan" and old[key] != new[key])
+    # The grids are a result of the run where it calibrates as it goes; who asked for it, and when, is not the run.
+    differing = sorted(key for key in new if key not in ("plan", "made") and old[key] != new[key])
     if differing:
         raise RunError(
             f"{folder}: holds another run (different {', '.join(differing)}); choose another folder with "
