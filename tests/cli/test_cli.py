@@ -144,6 +144,14 @@ def test_own_data_from_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["list", "everything"], "takes no arguments"),
         (["inspect", "smnist-float", "--save"], "expected a run of your own with --save"),
         (["report", "nowhere"], "expected a run (a folder with run.json), a sweep's folder or a zoo model"),
+        (["inspect", "nowhere.qs5"], "got neither"),
+        *(
+            (
+                verb,
+                "smnist-w4a8: expected a run (a folder with run.json) or a zoo model that is one, got an integer",
+            )
+            for verb in (["inspect", "smnist-w4a8"], ["report", "smnist-w4a8"], ["quantize", "smnist-w4a8"])
+        ),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(

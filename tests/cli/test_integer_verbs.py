@@ -104,6 +104,32 @@ def test_a_float_run_cannot_be_lowered(
     assert "expected a quantized run, got a float one" in capsys.readouterr().err and not out.exists()
 
 
+@pytest.mark.parametrize("verb", ["inspect", "report", "quantize", "search", "lower"])
+def test_verbs_for_runs_say_what_an_integer_model_is_and_what_takes_it(
+    verb: str, lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    options = {"report": ["-o", str(tmp_path / "page.html")], "search": ["--budget", "bytes=20k"]}.get(
+        verb, []
+    )
+    assert main([verb, str(lowered), *options]) == 2
+    error = capsys.readouterr().err
+    assert f"{lowered}: expected a run (a folder with run.json)" in error and "got an integer model" in error
+    assert f"qs5 evaluate {lowered} judges it" in error and error.count("\n") == 1
+
+
+def test_a_folder_of_an_integer_model_is_one_unless_runs_are_in_it(
+    lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    (tmp_path / "model.qs5").write_bytes(lowered.read_bytes())
+    for verb in ("inspect", "report"):
+        assert main([verb, str(tmp_path)]) == 2
+        assert f"qs5 evaluate {tmp_path / 'model.qs5'} judges it" in capsys.readouterr().err
+    assert main(["report", str(lowered.parent), "-o", str(tmp_path / "page.html")]) == 0
+    assert "2 runs" in capsys.readouterr().out
+
+
 def test_every_reason_against_lowering_is_given_at_once(
     lowered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qs5 import tasks, zoo
+from qs5.cli import integers
 from qs5.errors import UserError
 from qs5.model.network import S5Model
 from qs5.tasks import Task
@@ -55,6 +56,7 @@ def find_run(name: str) -> Path:
     """The folder of a run: a zoo entry's name, or a path. Raises UserError."""
     folder = zoo.find(name) or Path(name)
     if not (folder / "run.json").is_file():
+        integers.refuse_integer_model(name)
         raise UserError(
             f"{name}: expected a run (a folder with run.json) or a zoo model "
             f"({', '.join(zoo.names()) or 'none yet'}), got neither; train one with qs5 train"

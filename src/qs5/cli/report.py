@@ -4,15 +4,16 @@ import argparse
 from pathlib import Path
 
 from qs5 import zoo
+from qs5.cli.integers import refuse_integer_model
 from qs5.files import write_beside
 from qs5.reports.page import render
-from qs5.reports.runs import read_runs
+from qs5.reports.runs import RunData, read_runs
 
 
 def run(argv: list[str]) -> int:
     """Parse, read, write the page. Loads no model."""
     args = _parser().parse_args(argv)
-    runs = [run for name in args.runs for run in read_runs(zoo.find(name) or Path(name), name)]
+    runs = [run for name in args.runs for run in _read(name)]
     from qs5.training import record
 
     title = args.title or f"qs5: {', '.join(args.runs)}"
@@ -20,6 +21,14 @@ def run(argv: list[str]) -> int:
     write_beside(args.out, page.encode())
     print(f"{args.out}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(page.encode()) / 1000:.0f} kB")
     return 0
+
+
+def _read(name: str) -> list[RunData]:
+    """The runs that a word of the command line means. Raises UserError."""
+    folder = zoo.find(name) or Path(name)
+    if not any(any(folder.glob(pattern)) for pattern in ("run.json", "*/run.json")):
+        refuse_integer_model(name)
+    return read_runs(folder, name)
 
 
 def _parser() -> argparse.ArgumentParser:
