@@ -180,6 +180,14 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]):
     assert svg.ticks(low, high) == pytest.approx(expected)
 
 
+def _outline(kind: str, attributes: str) -> str:
+    """A mark's shape, wherever it stands, without its colour."""
+    if kind == "circle":
+        return kind
+    points = [tuple(map(float, p.split(","))) for p in re.findall(r"[\d.]+,[\d.]+", attributes)]
+    return str([(round(x - points[0][0]), round(y - points[0][1])) for x, y in points])
+
+
 def test_charts_are_well_formed_and_keep_points_inside():
     series = svg.Series(
         label="a<b", x=[1, 2, 3], y=[0.1, float("nan"), 0.3], marks=True, names=["<1>", "2", "3"]
@@ -193,6 +201,33 @@ def test_charts_are_well_formed_and_keep_points_inside():
             svg.LEFT <= float(mark.attrib["cx"]) <= svg.WIDTH and 0 <= float(mark.attrib["cy"]) <= svg.HEIGHT
         )
     assert svg.chart([], x="x", y="y") == ""
+    every = [svg.Series(label=str(i), x=[1], y=[i], marks=True) for i in range(len(svg.COLOURS))]
+    found = re.findall(r"<(circle|polygon) ([^>]*)>", svg.chart(every, x="x", y="y"))
+    assert len({_outline(*mark) for mark in found}) == len(every) and len(found) == 2 * len(every)
+
+
+def test_one_epoch_is_a_mark_and_epochs_have_no_halves():
+    one = ET.fromstring(svg.chart([svg.Series(label="a", x=[1], y=[0.5])], x="epoch", y="y"))
+    assert [e.tag for e in one.iter() if e.tag in ("circle", "polyline")] == ["circle"]
+    two = ET.fromstring(svg.chart([svg.Series(label="a", x=[1, 2], y=[0.5, 0.6])], x="epoch", y="y"))
+    below = [
+        e.text
+        for e in two.iter()
+        if e.tag == "text" and e.attrib["y"] == f"{svg.HEIGHT - svg.BOTTOM + 15:.1f}"
+    ]
+    assert below == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"), [((4.3, 4.4), ["4", "8"]), ((4, 4), ["4", "8"]), ((3, 9), ["2", "4", "8", "16"])]
+)
+def test_bits_have_two_ticks_at_least(bits: tuple[float, float], expected: list[str]):
+    drawing = svg.chart([svg.Series(label="a", x=bits, y=[1, 2], marks=True)], x="", y="", log_x=True)
+    place = f'y="{svg.HEIGHT - svg.BOTTOM + 15:.1f}" text-anchor="middle">'
+    assert re.findall(re.escape(place) + "([^<]*)<", drawing) == expected
+
+
+def test_other_drawings_are_well_formed():
     disc = ET.fromstring(svg.unit_disc([[0.5, 0.5]], [[0.9, 0.9], [0.1, 0.0]], "t"))
     assert [e.attrib["fill"] for e in disc.iter() if e.attrib.get("r") == "2.2"] == [
         "#c00000",

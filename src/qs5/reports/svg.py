@@ -9,6 +9,16 @@ WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
 DASHES = ("", "6 3", "2 2", "8 3 2 3", "1 3", "4 1", "10 4")
+CORNERS = (
+    (),  # a circle
+    ((-4, -4), (4, -4), (4, 4), (-4, 4)),
+    ((0, -5), (4.8, 3.6), (-4.8, 3.6)),
+    ((0, -5.6), (5.6, 0), (0, 5.6), (-5.6, 0)),
+    ((0, 5), (4.8, -3.6), (-4.8, -3.6)),
+    ((-1.8, -5), (1.8, -5), (1.8, 5), (-1.8, 5)),
+    ((-5, -1.8), (5, -1.8), (5, 1.8), (-5, 1.8)),
+)
+"""Shapes of marks, about their middle: series can be told apart without colours, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,7 @@ def chart(
     height = HEIGHT + 16 * math.ceil(len(legend) / 2)
     sx = _Scale(*_padded(xs, log=log_x), LEFT, WIDTH - RIGHT, log_x)
     sy = _Scale(*_padded(ys, log=False), HEIGHT - BOTTOM, TOP)
-    parts = [_axes(sx, sy, x, y)]
+    parts = [_axes(sx, sy, x, y, _x_ticks(sx, whole=all(isinstance(v, int) for v in xs)))]
     if rule is not None:
         parts.append(_rule(LEFT, sy(rule), WIDTH - RIGHT, sy(rule), "#c00000"))
     for i, s in enumerate(shown):
@@ -79,18 +89,19 @@ def chart(
 
 def _padded(values: Sequence[float], *, log: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
-    if log:
-        return low / 1.15, high * 1.15
+    if log:  # out to powers of two, where the ticks are: two of them at least
+        first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
+        return 2.0**first / 1.15, 2.0 ** max(last, first + 1) * 1.15
     pad = 0.06 * (high - low) or max(abs(high), 1.0) * 0.05
     return low - pad, high + pad
 
 
-def _axes(sx: _Scale, sy: _Scale, x: str, y: str) -> str:
+def _axes(sx: _Scale, sy: _Scale, x: str, y: str, x_ticks: Sequence[float]) -> str:
     parts = []
     for tick in ticks(sy.low, sy.high):
         parts.append(_rule(LEFT, sy(tick), WIDTH - RIGHT, sy(tick)))
         parts.append(_text(LEFT - 5, sy(tick) + 3.5, f"{tick:.4g}", "end"))
-    for tick in _x_ticks(sx):
+    for tick in x_ticks:
         parts.append(_rule(sx(tick), HEIGHT - BOTTOM, sx(tick), HEIGHT - BOTTOM + 4, "#666"))
         parts.append(_text(sx(tick), HEIGHT - BOTTOM + 15, f"{tick:.4g}", "middle"))
     parts.append(_rule(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "#666"))
@@ -102,14 +113,19 @@ def _axes(sx: _Scale, sy: _Scale, x: str, y: str) -> str:
     return "".join(parts)
 
 
-def _x_ticks(sx: _Scale) -> list[float]:
+def _x_ticks(sx: _Scale, *, whole: bool) -> list[float]:
+    """whole: of counts, such as epochs, of which there is no half."""
     if sx.log:
         return [v for v in (1, 2, 4, 8, 16, 32, 64) if sx.low <= v <= sx.high]
-    return ticks(sx.low, sx.high, 6)
+    found = ticks(sx.low, sx.high, 6)
+    return [v for v in found if not whole or abs(v - round(v)) < 1e-9]
 
 
 def _line(s: Series, sx: _Scale, sy: _Scale, i: int) -> str:
-    points = " ".join(f"{sx(a):.1f},{sy(b):.1f}" for a, b in zip(s.x, s.y, strict=True) if math.isfinite(b))
+    places = [(sx(a), sy(b)) for a, b in zip(s.x, s.y, strict=True) if math.isfinite(b)]
+    if len(places) == 1:  # which no line would show
+        return _mark(*places[0], i)
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
     dash = DASHES[i % len(DASHES)]
     colour = COLOURS[i % len(COLOURS)]
     return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"/>'
@@ -117,20 +133,29 @@ def _line(s: Series, sx: _Scale, sy: _Scale, i: int) -> str:
 
 def _marks(s: Series, sx: _Scale, sy: _Scale, i: int) -> str:
     names = s.names or [""] * len(s.x)
-    colour = COLOURS[i % len(COLOURS)]
     return "".join(
-        f'<circle cx="{sx(a):.1f}" cy="{sy(b):.1f}" r="4.5" fill="{colour}" fill-opacity="0.75" stroke="white">'
-        f"<title>{escape(name)}</title></circle>"
+        _mark(sx(a), sy(b), i, f"<title>{escape(name)}</title>")
         for a, b, name in zip(s.x, s.y, names, strict=True)
         if math.isfinite(b)
     )
+
+
+def _mark(x: float, y: float, i: int, inside: str = "") -> str:
+    """The mark of series number i."""
+    corners = CORNERS[i % len(CORNERS)]
+    points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
+    kind, where = (
+        ("polygon", f'points="{points}"') if corners else ("circle", f'cx="{x:.1f}" cy="{y:.1f}" r="4.5"')
+    )
+    colour = COLOURS[i % len(COLOURS)]
+    return f'<{kind} {where} fill="{colour}" fill-opacity="0.75" stroke="white">{inside}</{kind}>'
 
 
 def _legend(s: Series, i: int) -> str:
     x, y = LEFT + 155 * (i % 2), HEIGHT + 10 + 16 * (i // 2)
     dash, colour = DASHES[i % len(DASHES)], COLOURS[i % len(COLOURS)]
     sample = (
-        f'<circle cx="{x + 14}" cy="{y - 4}" r="4.5" fill="{colour}"/>'
+        _mark(x + 14, y - 4, i)
         if s.marks
         else f'<line x1="{x}" y1="{y - 4}" x2="{x + 20}" y2="{y - 4}" stroke="{colour}" stroke-width="2.5" '
         f'stroke-dasharray="{dash}"/>'
