@@ -50,7 +50,7 @@ def test_journey_from_training_to_a_judged_quantized_run(
     assert main(["inspect", str(out), "--examples", "32", "--save"]) == 0
     table = capsys.readouterr().out
     assert (out / "inspection.json").is_file() and "is for qs5 report" in table
-    assert "layers.0.ssm.state" in table and "W4A8,exact=true" in table
+    assert "layers.0.ssm.state" in table and "W4A8,exact=true" in table and "4.00 bits a weight" in table
 
 
 @pytest.mark.parametrize("method", ["qaft", "qat"])

@@ -16,17 +16,19 @@ from tests.support import small_config, small_model, small_recipe, small_task
 
 from qs5.cli import main
 from qs5.cli.inspection import save_inspection
+from qs5.cli.precision import precision_of
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.sites import sites_of
 from qs5.quantization.build import arithmetic_for_spec, eigenvalue_codes, prepared
 from qs5.quantization.calibration import CalibrationStats
 from qs5.quantization.grids import GridPlan
 from qs5.quantization.site_report import eigenvalues, weight_arrays
-from qs5.quantization.spec import spec_of
-from qs5.reports import svg
+from qs5.quantization.spec import spec_of, to_json
+from qs5.reports import runs as report_runs, svg
 from qs5.reports.page import render
-from qs5.reports.runs import RunData, read_runs, weights_of
-from qs5.training import methods, run
+from qs5.reports.runs import RunData
+from qs5.reports.weights import Weight, mean_bits, numbers, stored_bytes
+from qs5.training import methods, record, run
 
 VOID = {"meta", "br", "line", "circle", "rect", "polyline"}
 
@@ -71,12 +73,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory, stats: CalibrationStats) ->
     quantized = methods.ptq(MODEL, TASK, spec_of("W4A8"), parent=info, name="float", out=root / "w4a8").info
     for name, i in (("float", info), ("w4a8", quantized)):
         save_inspection(root / name, MODEL, i, stats)
-        judged = line(task="small", method=i.method, value=0.625, loss=0.5, machine="m", time="t", epoch=None)
-        judged["extra"] = {"confusion": [[2, 1, 0], [0, 2, 0], [1, 1, 1]]}
-        epochs = [judged | {"epoch": e, "split": "validation", "train_loss": 1.0 / e} for e in (1, 2)]
-        records = [*(epochs if name == "float" else []), judged]
+        result = judged(i.method, 0.625, extra={"confusion": [[2, 1, 0], [0, 2, 0], [1, 1, 1]]})
+        epochs = [result | {"epoch": e, "split": "validation", "train_loss": 1.0 / e} for e in (1, 2)]
+        records = [*(epochs if name == "float" else []), result]
         (root / name / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     return root
+
+
+def read_runs(folder: Path, name: str) -> list[RunData]:
+    return report_runs.read_runs(folder, name, precision_of=lambda path: precision_of(run.read_run(path)))
+
+
+def copied(folder: Path, to: Path, *records: dict[str, Any], **changes: Any) -> RunData:
+    """A run with other records, and with other values in its run.json, read again."""
+    to.mkdir()
+    info = json.loads((folder / "run.json").read_text())
+    (to / "run.json").write_text(json.dumps(info | changes))
+    (to / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return read_runs(to, to.name)[0]
+
+
+def judged(method: str, value: float = 0.5, **changes: Any) -> dict[str, Any]:
+    found = line(task="small", method=method, value=value, loss=0.5, machine="m", time="t", epoch=None)
+    return found | changes
 
 
 def page_of(runs: list[RunData]) -> str:
@@ -93,8 +112,8 @@ def test_the_page_shows_what_the_files_hold(folder: Path):
     assert [r.name for r in runs] == ["float", "w4a8"]
     text = page_of(runs)
     assert "&lt;title&gt; &amp; more" in text
-    judged = runs[1].judged
-    assert judged is not None and f"{100 * judged['value']:.2f} %" in text
+    result = runs[1].judged
+    assert result is not None and f"{100 * result['value']:.2f} %" in text
     assert text.count("<polyline") == 3  # two losses and a metric
     assert text.count('aria-label="eigenvalues of layer') == 4
     assert text.count('aria-label="moduli of layer') == 4
@@ -104,9 +123,9 @@ def test_the_page_shows_what_the_files_hold(folder: Path):
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in (header, second)]
     values = dict(zip(*cells, strict=True))
     assert "model.qs5" not in values  # neither run has been lowered
-    assert "<td class=words>ptq</td>" in second and f"<td>{values['test']}</td>" in second
-    assert (values["run"], values["method"], values["spec"]) == ("w4a8", "ptq", "W4A8")
-    assert values["test"] == f"{100 * judged['value']:.2f} %"
+    assert "<td class=words>ptq, deployable</td>" in second and f"<td>{values['test']}</td>" in second
+    assert (values["run"], values["method"], values["spec"]) == ("w4a8", "ptq, deployable", "W4A8")
+    assert values["test"] == f"{100 * result['value']:.2f} %"
     assert "started from <code>float</code>" in text and "outside" in text
 
 
@@ -118,21 +137,143 @@ def test_names_are_text_and_never_tags(folder: Path):
 def test_a_run_that_was_neither_judged_nor_inspected_says_how(folder: Path, tmp_path: Path):
     (tmp_path / "run.json").write_text((folder / "float" / "run.json").read_text())
     text = page_of(read_runs(tmp_path, "bare"))
-    assert "not judged" in text and "qs5 inspect bare --save" in text
+    assert "not judged" in text and "qs5 inspect bare --save" in text and "qs5 evaluate bare" in text
+    assert "Which command made it is not on record." in text
 
 
-def test_sizes_are_those_of_the_weights_themselves():
-    for changes in (
-        {},
-        {"bidirectional": True, "activation": "full_glu", "head": "retrieval"},
-        {"conj_sym": False},
-    ):
-        config = small_config(**changes)
-        sizes = dict.fromkeys("abcd", 0) | {"dense": 0}
-        for site in sites_of(config):
-            if site.is_weight:
-                sizes[site.role] += math.prod(int(n) for n in site.shape)
-        assert weights_of(vars(config)) == sizes
+def test_a_quantized_run_that_was_not_judged_has_the_command_that_made_it(folder: Path, tmp_path: Path):
+    made = json.loads((folder / "w4a8" / "run.json").read_text())["made"]
+    assert set(made) == {"command", "commit", "machine", "time"} and made["command"] == record.command_line()
+    fresh = copied(folder / "w4a8", tmp_path / "fresh", made=made | {"command": "qs5 quantize a&b"})
+    text = page_of([fresh])
+    assert "Quantized by <code>qs5 quantize a&amp;b</code> at commit" in text
+    assert "Not judged on test data yet: <code>qs5 evaluate fresh</code>" in text
+    assert "not on record" not in text
+
+
+def test_commands_for_the_runs_of_a_sweep_name_its_folder(folder: Path, tmp_path: Path):
+    copied(folder / "w4a8", tmp_path / "a b")
+    text = page_of(read_runs(tmp_path, "runs/sweep"))
+    assert "<h2>a b</h2>" in text and "qs5 evaluate &#x27;runs/sweep/a b&#x27;" in text
+
+
+def test_a_zoo_model_gets_no_command_that_would_write_to_it(folder: Path, tmp_path: Path):
+    text = page_of([dataclasses.replace(copied(folder / "float", tmp_path / "zoo"), shipped=True)])
+    assert "--save" not in text and "qs5 inspect zoo" in text
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [judged("qaft", math.nan, loss=math.nan, extra={"diverged": True})],
+        [judged("qaft", 0.1, loss=math.nan)],  # logits of NaN have an accuracy
+        [judged("qaft", 0.1, loss=math.nan, epoch=1, split="validation", train_loss=math.nan)],
+    ],
+    ids=["says so", "loss of NaN", "epochs only"],
+)
+def test_a_run_whose_training_diverged_says_so(records: list[dict[str, Any]], folder: Path, tmp_path: Path):
+    gone = copied(folder / "w4a8", tmp_path / "gone", *records)
+    assert gone.diverged and gone.result is None
+    text = page_of([*read_runs(folder, "runs"), gone])
+    assert len(re.findall(r"<td[^>]*>diverged</td>", text)) == 1
+    assert "Its training diverged" in text and "nan" not in text
+    assert "ot judged" not in text and "evaluate gone" not in text and "inspect gone" not in text
+
+
+def test_a_training_with_one_good_epoch_has_not_diverged(folder: Path, tmp_path: Path):
+    epochs = [
+        judged("fp", 0.1, loss=loss, epoch=e, split="validation", train_loss=1.0)
+        for e, loss in ((1, 0.5), (2, math.nan))
+    ]
+    started = copied(folder / "float", tmp_path / "started", *epochs)
+    assert not started.diverged and "not judged" in page_of([started])
+
+
+# -- bits a weight ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"bidirectional": True, "activation": "full_glu", "head": "retrieval"}, {"conj_sym": False}],
+    ids=["plain", "everything", "all modes"],
+)
+def test_sizes_are_those_of_the_weights_themselves(changes: dict[str, Any]):
+    model = small_model(**changes)
+    info = run.RunInfo(recipe=dataclasses.replace(small_recipe(), model=model.config))
+    sizes = {name: array.size for name, array in weight_arrays(model).items()}
+    assert {w.site: w.numbers for w in precision_of(info).weights} == sizes
+
+
+def test_bits_are_the_mean_over_numbers_and_float_has_32():
+    weights = [
+        Weight(site=str(i), component="c", numbers=n, bits=bits)
+        for i, (n, bits) in enumerate([(8, 4), (2, None), (6, 1)])
+    ]
+    assert numbers(weights) == 16
+    assert stored_bytes(weights) == (8 * 4 + 2 * 32 + 6 * 1) / 8
+    assert mean_bits(weights) == (8 * 4 + 2 * 32 + 6 * 1) / 16
+
+
+def test_rules_for_single_sites_count_in_the_bits_of_a_run(folder: Path, tmp_path: Path):
+    """W4A8 with all weights of 8 bits by rules stands where W8A8 does; with two of them it stands between."""
+    rules = {
+        "names": "layers.*.weight=8,*coder.weight=8,*.y.C=8,*.y.D=8",
+        "some": "layers.0.ssm.y.C=6,decoder.weight=float",
+    }
+    read = {
+        name: copied(folder / "w4a8", tmp_path / name, judged("ptq"), spec=to_json(spec_of(f"W4A8,{text}")))
+        for name, text in rules.items()
+    }
+    assert mean_bits(read["names"].precision.weights) == 8
+    sizes = {name: array.size for name, array in weight_arrays(MODEL).items()}
+    more = 2 * sizes["layers.0.ssm.y.C"] + 28 * sizes["decoder.weight"]
+    expected = 4 + more / sum(sizes.values())
+    assert mean_bits(read["some"].precision.weights) == pytest.approx(expected, rel=1e-12)
+    text = page_of([*read_runs(folder, "runs"), *read.values()])
+    row = next(r for r in re.findall(r"<tr>(.*?)</tr>", text) if "<td class=words>some</td>" in r)
+    assert f"<td>{expected:.2f}</td>" in row
+    places = {
+        name: float(x) for x, name in re.findall(r'points="([\d.]+),[^"]*"[^>]*><title>ptq ([^:]*)', text)
+    }
+    w4a8, some, names = (
+        next(x for n, x in places.items() if n.startswith(start))
+        for start in ("W4A8, seed", "W4A8,layers.0.ssm", "W4A8,layers.*")
+    )
+    assert math.log(expected / 4) / math.log(2) == pytest.approx((some - w4a8) / (names - w4a8), abs=0.01)
+    assert "c6/4" in text and "(4, 32)" in text
+
+
+def test_the_two_ways_are_two_series_that_differ_without_colour_too(folder: Path, tmp_path: Path):
+    paper = copied(
+        folder / "w4a8", tmp_path / "paper", judged("ptq"), spec=to_json(spec_of("W4A8,schedule=parallel"))
+    )
+    text = page_of([*read_runs(folder, "runs"), paper])
+    chart = re.findall(r'<svg class="chart"[^>]*aria-label="test metric against bits">.*?</svg>', text)[0]
+    for label in ("fp", "ptq, deployable", "ptq, the paper&#x27;s way"):
+        assert f">{label}</text>" in chart
+    marks = re.findall(r"<(circle|polygon) ([^>]*)>", chart)
+    assert len(marks) == 6  # three runs, three in the legend
+    assert len({_outline(kind, attributes) for kind, attributes in marks}) == 3
+
+
+def _outline(kind: str, attributes: str) -> str:
+    """A mark's shape, wherever it stands, without its colour."""
+    if kind == "circle":
+        return kind
+    points = [tuple(map(float, p.split(","))) for p in re.findall(r"[\d.]+,[\d.]+", attributes)]
+    return str([(round(x - points[0][0]), round(y - points[0][1])) for x, y in points])
+
+
+def test_results_of_other_tasks_have_axes_of_their_own(folder: Path, tmp_path: Path):
+    others = [
+        copied(folder / "float", tmp_path / f"other{i}", judged("fp", 1.5, task="other", metric="rmse"))
+        for i in range(2)
+    ]
+    runs = read_runs(folder, "runs")
+    text = page_of([*runs, *others])
+    assert text.count('aria-label="test metric against bits"') == 2
+    assert "small: test accuracy" in text and "other: test rmse; all of them fp" in text
+    assert "against bits" not in page_of(runs[:1])  # one point compares nothing
 
 
 def test_inspection_counts_every_value_once(folder: Path, stats: CalibrationStats):
@@ -178,14 +319,6 @@ def test_eigenvalues_in_polar_form_are_those_that_the_codes_decode_to():
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]):
     assert svg.ticks(low, high) == pytest.approx(expected)
-
-
-def _outline(kind: str, attributes: str) -> str:
-    """A mark's shape, wherever it stands, without its colour."""
-    if kind == "circle":
-        return kind
-    points = [tuple(map(float, p.split(","))) for p in re.findall(r"[\d.]+,[\d.]+", attributes)]
-    return str([(round(x - points[0][0]), round(y - points[0][1])) for x, y in points])
 
 
 def test_charts_are_well_formed_and_keep_points_inside():
@@ -242,8 +375,9 @@ def test_on_the_command_line(
 ):
     out = tmp_path / "report.html"
     code = (
-        "import sys; from pathlib import Path; from qs5.reports import page, runs;"
-        f"found = runs.read_runs(Path({str(folder)!r}), 'runs');"
+        "import sys; from pathlib import Path; from qs5.reports import page, runs, weights;"
+        "some = weights.Precision(weights=(weights.Weight(site='', component='', numbers=1, bits=1),), widths='');"
+        f"found = runs.read_runs(Path({str(folder)!r}), 'runs', precision_of=lambda _: some);"
         "page.render(found, command='', commit='', title=''); print('jax' in sys.modules)"
     )
     assert run_python(code).strip() == "False"

@@ -8,6 +8,7 @@ import tyro
 
 from qs5.cli import common
 from qs5.cli.inspection import save_inspection
+from qs5.cli.precision import precision_of
 from qs5.errors import UserError
 from qs5.model.network import S5Model
 from qs5.model.sites import Site, sites_of
@@ -16,6 +17,7 @@ from qs5.quantization.grids import Grid, plan_from_json
 from qs5.quantization.site_report import saturation, weight_arrays
 from qs5.quantization.spec import QuantSpec, from_json
 from qs5.reports.tables import terminal
+from qs5.reports.weights import mean_bits
 from qs5.training import methods
 from qs5.training.run import RunInfo
 
@@ -56,8 +58,9 @@ def run(argv: list[str]) -> int:
 def _title(info: RunInfo) -> str:
     if info.spec is None:
         return "float"
-    spec = from_json(info.spec)
-    return f"{spec.name}, {spec.schedule}, {spec.range_rule} range rule: {spec.widths(info.recipe.model)}"
+    spec, precision = from_json(info.spec), precision_of(info)
+    bits = mean_bits(precision.weights)
+    return f"{spec.name}, {spec.schedule}, {spec.range_rule} range rule: {precision.widths}; {bits:.2f} bits a weight"
 
 
 def _rows(model: S5Model, info: RunInfo, stats: CalibrationStats) -> Sequence[Sequence[str]]:

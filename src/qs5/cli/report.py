@@ -8,6 +8,7 @@ from qs5.cli.integers import refuse_integer_model
 from qs5.files import write_beside
 from qs5.reports.page import render
 from qs5.reports.runs import RunData, read_runs
+from qs5.reports.weights import Precision
 
 
 def run(argv: list[str]) -> int:
@@ -25,10 +26,19 @@ def run(argv: list[str]) -> int:
 
 def _read(name: str) -> list[RunData]:
     """The runs that a word of the command line means. Raises UserError."""
-    folder = zoo.find(name) or Path(name)
+    shipped = zoo.find(name)
+    folder = shipped or Path(name)
     if not any(any(folder.glob(pattern)) for pattern in ("run.json", "*/run.json")):
         refuse_integer_model(name)
-    return read_runs(folder, name)
+    return read_runs(folder, name, precision_of=_precision_of, shipped=shipped is not None)
+
+
+def _precision_of(folder: Path) -> Precision:
+    # Only now: with the sites of a network comes JAX, and a wrong name should be told at once.
+    from qs5.cli.precision import precision_of
+    from qs5.training.run import read_run
+
+    return precision_of(read_run(folder))
 
 
 def _parser() -> argparse.ArgumentParser:

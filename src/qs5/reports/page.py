@@ -1,20 +1,31 @@
 """One self-contained HTML page about runs: no script, no picture, no font to load."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from qs5.reports import svg
-from qs5.reports.runs import COMPONENTS, RunData
+from qs5.reports.results import measured
+from qs5.reports.runs import RunData
 from qs5.reports.svg import Series
+from qs5.reports.weights import Weight, mean_bits, numbers, stored_bytes
 
 REACH = 1.25
 """Histograms of inspection.json reach so far beyond the largest code."""
 MANY_CLASSES = 26
 """Up to so many, a confusion matrix is drawn."""
 WARN_SATURATED = 0.001
+MEANING = {
+    "a": "a: Lambda-bar",
+    "b": "b: B-bar",
+    "c": "c: C",
+    "d": "d: D",
+    "dense": "dense: encoder, gates, head",
+}
+"""The components of a spec in the words of the model."""
 
 
 def render(runs: Sequence[RunData], *, command: str, commit: str, title: str) -> str:
@@ -49,10 +60,14 @@ def _overview(runs: Sequence[RunData], title: str) -> Iterator[str]:
         "model.qs5",
     )
     yield _table(*_filled(header, [_summary(run) for run in runs]))
-    judged = [(run, run.judged) for run in runs if run.judged is not None]
-    if judged:
-        yield f"<h3>Test {escape(judged[0][1]['metric'])} against bits</h3>"
-        yield _figure(_against_bits(runs), "Bits: mean over the weights of the network; float counts as 32.")
+    drawings = [_against_bits(group) for group in _comparable(runs) if len(group) > 1]
+    if drawings:
+        yield '<h3>Test results against bits</h3><div class="charts">'
+        yield "".join(drawings)
+        yield (
+            "</div><p>Bits a weight: as stored, the mean over all numbers in Lambda-bar, B-bar, C (a complex number is "
+            "two), D, encoder, gates and head; float counts as 32. Activations and state are not in it.</p>"
+        )
 
 
 def _filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -62,44 +77,62 @@ def _filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[
 
 
 def _summary(run: RunData) -> tuple[str, ...]:
-    judged, spec = run.judged, run.info.get("spec")
-    value = _value(judged) if judged else "not judged"
+    result, weights = run.result, run.precision.weights
     return (
         run.name,
-        value,
-        f"{run.weight_bits:.2f}",
-        _bytes(sum(run.bits_of(c) * n for c, n in run.sizes.items()) / 8),
-        run.info["method"],
-        "float" if spec is None else spec["name"],
+        _outcome(run),
+        f"{mean_bits(weights):.2f}",
+        _bytes(stored_bytes(weights)),
+        run.kind,
+        run.spec,
         str(run.seed),
-        judged["metric"] if judged else "-",
-        f"{judged['loss']:.4g}" if judged else "-",
+        result["metric"] if result else "-",
+        f"{result['loss']:.4g}" if result else "-",
         "-" if run.integer_bytes is None else _bytes(run.integer_bytes),
     )
 
 
+def _outcome(run: RunData) -> str:
+    if run.diverged:
+        return "diverged"
+    return "not judged" if run.result is None else _value(run.result)
+
+
+def _comparable(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Those with a result, by task and metric: what can stand on one axis."""
+    groups: dict[tuple[str, str], list[RunData]] = {}
+    for run in runs:
+        if run.result is not None:
+            groups.setdefault((run.result["task"], run.result["metric"]), []).append(run)
+    return list(groups.values())
+
+
 def _against_bits(runs: Sequence[RunData]) -> str:
+    """Runs of one task; a series for each method and way."""
+    assert runs[0].result is not None
+    task, metric = runs[0].result["task"], runs[0].result["metric"]
     series: dict[str, list[RunData]] = {}
     for run in runs:
-        if run.judged is not None:
-            series.setdefault(run.info["method"], []).append(run)
-    metric = next(run.judged["metric"] for run in runs if run.judged is not None)
-    return svg.chart(
+        series.setdefault(run.kind, []).append(run)
+    drawing = svg.chart(
         [
             Series(
-                label=method,
-                x=[r.weight_bits for r in group],
-                y=[_scaled(r.judged) for r in group],
+                label=kind,
+                x=[mean_bits(r.precision.weights) for r in group],
+                y=[_scaled(r.result) for r in group],
                 marks=True,
-                names=[f"{r.label}: {_value(r.judged)}" for r in group],
+                names=[f"{r.label}: {_value(r.result)}" for r in group],
             )
-            for method, group in series.items()
+            for kind, group in series.items()
         ],
-        x="bits a weight",
+        x="stored bits a weight, mean",
         y=f"{metric}, %" if metric == "accuracy" else metric,
         log_x=True,
         title="test metric against bits",
     )
+    # A chart has a legend where it has several series.
+    only = "" if len(series) > 1 else f"; all of them {next(iter(series))}"
+    return _figure(drawing, escape(f"{task}: test {metric}{only}"))
 
 
 def _scaled(record: Mapping[str, Any] | None) -> float:
@@ -124,10 +157,10 @@ def _run(run: RunData, *, alone: bool) -> Iterator[str]:
         yield f'<div class="charts">{"".join(charts)}</div>'
     yield _sizes(run)
     if run.inspection is None:
-        yield (
-            "<p>Ranges, saturation and eigenvalues were not collected: "
-            f"<code>qs5 inspect {escape(run.name)} --save</code></p>"
-        )
+        if not run.diverged:
+            save = "" if run.shipped else " --save"
+            where = "are not kept with a zoo model" if run.shipped else "were not collected"
+            yield f"<p>Ranges, saturation and eigenvalues {where}: {_call(run, 'inspect', save)}</p>"
         return
     yield _eigenvalues(run.inspection)
     sites = _sites(run.inspection)
@@ -137,37 +170,53 @@ def _run(run: RunData, *, alone: bool) -> Iterator[str]:
 
 
 def _where_from(run: RunData) -> str:
-    """Commands and commits: of the training, of the judgement."""
-    lines = []
-    for what, record in (("trained", run.epochs[-1] if run.epochs else None), ("judged", run.judged)):
-        if record is not None:
-            lines.append(
-                f"<p>{what} by <code>{escape(record['command'])}</code> at commit "
-                f"<code>{escape(record['commit'])}</code> on {escape(record['machine'])}, {escape(record['time'])}</p>"
-            )
+    """Commands and commits: of the training or quantization, of the judgement; or what is still to be called."""
     m, parent = run.info["recipe"]["model"], run.info.get("parent")
-    spec = run.info.get("spec")
-    widths = "float" if spec is None else _widths(spec)
     start = f", started from <code>{escape(parent)}</code>" if parent else ""
-    lines.append(
-        f"<p>{escape(run.info['recipe']['task'])}: {m['layers']} layers, H={m['H']}, P={m['P']}, {m['norm']} norm, "
-        f"{m['gelu']}, {m['gate']}; {escape(run.info['method'])}{start}. Widths: {widths}. Data "
-        f"<code>{escape(run.info['data'][:12])}</code>.</p>"
+    return "".join(
+        [
+            *_making(run),
+            *_judgement(run),
+            f"<p>{escape(run.info['recipe']['task'])}: {m['layers']} layers, H={m['H']}, P={m['P']}, {m['norm']} "
+            f"norm, {m['gelu']}, {m['gate']}; {escape(run.kind)}{start}. Widths: {escape(run.precision.widths)}. Data "
+            f"<code>{escape(run.info['data'][:12])}</code>.</p>",
+        ]
     )
-    return "".join(lines)
 
 
-def _widths(spec: Mapping[str, Any]) -> str:
-    names = (
-        *COMPONENTS,
-        "ssm_act",
-        "act",
-        *(("state", "residual") if spec["schedule"] == "sequential" else ()),
-    )
+def _making(run: RunData) -> Iterator[str]:
+    if run.epochs:
+        yield _origin("Trained", run.epochs[-1])
+    elif made := run.info.get("made"):
+        yield _origin("Quantized", made)
+    elif run.judged is None:
+        yield "<p>Which command made it is not on record.</p>"
+
+
+def _judgement(run: RunData) -> Iterator[str]:
+    if run.diverged:
+        yield '<p class="bad">Its training diverged: no epoch gave a finite loss on validation data.</p>'
+    if run.judged is not None:
+        yield _origin("Judged", run.judged)
+    elif not run.diverged:
+        which = (
+            "No result on test data comes with this zoo model"
+            if run.shipped
+            else "Not judged on test data yet"
+        )
+        yield f"<p>{which}: {_call(run, 'evaluate')}</p>"
+
+
+def _origin(what: str, record: Mapping[str, Any]) -> str:
     return (
-        ", ".join(f"{n} {spec[n] if spec[n] is not None else 'float'}" for n in names)
-        + f" ({spec['schedule']})"
+        f"<p>{what} by <code>{escape(record['command'])}</code> at commit <code>{escape(record['commit'])}</code> on "
+        f"{escape(record['machine'])}, <time>{escape(record['time'])}</time></p>"
     )
+
+
+def _call(run: RunData, verb: str, options: str = "") -> str:
+    """A command for the reader to type."""
+    return f"<code>{escape(f'qs5 {verb} {shlex.quote(run.place)}{options}')}</code>"
 
 
 def _curves(run: RunData) -> Iterator[str]:
@@ -181,7 +230,8 @@ def _curves(run: RunData) -> Iterator[str]:
     ]
     yield _figure(svg.chart(losses, x="epoch", y="loss", title="loss by epoch"), "Loss by epoch")
     metric = epochs[0]["metric"]
-    values = Series(label=metric, x=x, y=[_scaled(r) for r in epochs])
+    # Logits of NaN have an accuracy, too, which says nothing.
+    values = Series(label=metric, x=x, y=[_scaled({**r, "value": measured(r)}) for r in epochs])
     unit = f"{metric}, %" if metric == "accuracy" else metric
     yield _figure(
         svg.chart([values], x="epoch", y=unit, title=metric), f"Validation {escape(metric)} by epoch"
@@ -200,15 +250,20 @@ def _confusion(run: RunData) -> Iterator[str]:
 
 
 def _sizes(run: RunData) -> str:
-    rows = [
-        (name, f"{n:,}", str(run.bits_of(name)), _bytes(run.bits_of(name) * n / 8))
-        for name, n in run.sizes.items()
-    ]
-    total = sum(run.sizes.values())
-    packed = sum(run.bits_of(name) * n for name, n in run.sizes.items()) / 8
-    rows.append(("all", f"{total:,}", f"{run.weight_bits:.2f}", _bytes(packed)))
+    weights = run.precision.weights
+    components = sorted(run.precision.components.items())
+    parts = [*((MEANING.get(name, name), sites) for name, sites in components), ("all", weights)]
+    rows = [(name, f"{numbers(sites):,}", _bits(sites), _bytes(stored_bytes(sites))) for name, sites in parts]
     note = "" if run.integer_bytes is None else f"<p>model.qs5: {_bytes(run.integer_bytes)}</p>"
     return "<h3>Weights</h3>" + _table(("component", "numbers", "bits", "packed"), rows) + note
+
+
+def _bits(weights: Sequence[Weight]) -> str:
+    """The stored width, or where sites differ the mean and the widths that occur."""
+    widths = sorted({w.width for w in weights})
+    if len(widths) == 1:
+        return str(widths[0])
+    return f"{mean_bits(weights):.2f} ({', '.join(map(str, widths))})"
 
 
 def _eigenvalues(inspection: Mapping[str, Any]) -> str:

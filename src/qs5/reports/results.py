@@ -110,7 +110,7 @@ def result_of(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) 
         way=way,
         seed=record["seed"],
         metric=record["metric"],
-        value=_value(record),
+        value=measured(record),
         changes=changes,
         model=extra.get("model") or {**recipe.get("model", {}), **_operators(record, way)},
         epochs=extra.get("epochs", None if tuned else trained),
@@ -123,7 +123,7 @@ def result_of(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) 
     )
 
 
-def _value(record: Mapping[str, Any]) -> float:
+def measured(record: Mapping[str, Any]) -> float:
     """NaN for what diverged, also in records from before they said so: logits of NaN have an accuracy, and no loss."""
     return math.nan if math.isnan(record.get("loss", 0.0)) else record["value"]
 

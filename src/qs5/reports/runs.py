@@ -1,29 +1,36 @@
 """Runs as a report reads them: run.json, records.jsonl and inspection.json of a folder, as plain JSON."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qs5.errors import UserError
 from qs5.files import read_jsonl
+from qs5.reports.results import measured
+from qs5.reports.weights import Precision
 
-COMPONENTS = ("a", "b", "c", "d", "dense")
-GATES = {"gelu": 0, "half_glu1": 1, "half_glu2": 1, "full_glu": 2}
+WAYS = {"sequential": "deployable", "parallel": "the paper's way"}
+"""By the schedule of the recurrence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
     """What is known of a run.
 
-    info: run.json. records: every epoch on validation data, every judgement. inspection: what `qs5 inspect --save`
-    left, or None. integer_bytes: size of a model.qs5 beside it, or None.
+    place: what the command line calls it. shipped: a zoo model, which no verb writes to. info: run.json. records: every
+    epoch on validation data, every judgement. precision: the bits of every weight. inspection: what
+    `qs5 inspect --save` left, or None. integer_bytes: size of a model.qs5 beside it, or None.
     """
 
     name: str
+    place: str
+    shipped: bool = False
     info: Mapping[str, Any]
     records: tuple[Mapping[str, Any], ...]
+    precision: Precision
     inspection: Mapping[str, Any] | None = None
     integer_bytes: int | None = None
 
@@ -39,67 +46,67 @@ class RunData:
         return found[-1] if found else None
 
     @property
+    def result(self) -> Mapping[str, Any] | None:
+        """That record, where it has a number."""
+        return None if self.diverged else self.judged
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training gave no model: its record says so, or none of its epochs has a finite loss."""
+        if self.judged is not None:
+            return not math.isfinite(measured(self.judged))
+        losses = [r["loss"] for r in self.epochs]
+        return bool(losses) and not any(map(math.isfinite, losses))
+
+    @property
+    def kind(self) -> str:
+        """Method, and for a quantized run which of the two ways: what is one series in a chart."""
+        spec = self.info.get("spec")
+        return self.info["method"] + ("" if spec is None else f", {WAYS[spec['schedule']]}")
+
+    @property
     def label(self) -> str:
         """Method, spec and seed."""
+        return f"{self.info['method']} {self.spec}, seed {self.seed}"
+
+    @property
+    def spec(self) -> str:
+        """The name of the spec."""
         spec = self.info.get("spec")
-        return f"{self.info['method']} {'float' if spec is None else spec['name']}, seed {self.seed}"
+        return "float" if spec is None else spec["name"]
 
     @property
     def seed(self) -> int:
         """Seed of the training."""
         return self.info["recipe"]["train"]["seed"]
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Weights of each component, as numbers."""
-        return weights_of(self.info["recipe"]["model"])
 
-    @property
-    def weight_bits(self) -> float:
-        """Mean bits of a weight; 32 for float."""
-        sizes = self.sizes
-        return sum(self.bits_of(name) * n for name, n in sizes.items()) / sum(sizes.values())
-
-    def bits_of(self, component: str) -> int:
-        """Bits of the weights of a component."""
-        spec = self.info.get("spec") or {}
-        return spec.get(component) or 32
+PrecisionOf = Callable[[Path], Precision]
+"""The bits of a run's weights, from its folder. Specs and sites are not known here: `qs5.cli.precision` knows them."""
 
 
-def weights_of(model: Mapping[str, Any]) -> dict[str, int]:
-    """Numbers in Lambda-bar, B-bar, C (complex ones count two), D and the dense layers of a configuration."""
-    H, layers = model["H"], model["layers"]
-    M = model["P"] // 2 if model["conj_sym"] else model["P"]
-    directions = 2 if model["bidirectional"] else 1
-    dense = model["d_in"] * H + H * model["d_out"] + layers * GATES[model["activation"]] * H * H
-    return {
-        "a": 2 * layers * M,
-        "b": 2 * layers * M * H,
-        "c": 2 * layers * M * H * directions,
-        "d": layers * H,
-        "dense": dense + (4 * H * H if model["head"] == "retrieval" else 0),
-    }
-
-
-def read_runs(folder: Path, name: str) -> list[RunData]:
-    """The run of a folder, or all finished runs right below it (a sweep). Raises UserError when there is none."""
+def read_runs(folder: Path, name: str, *, precision_of: PrecisionOf, shipped: bool = False) -> list[RunData]:
+    """The run of a folder, or all runs right below it (a sweep). Raises UserError when there is none."""
     if (folder / "run.json").is_file():
-        return [_read(folder, name)]
+        return [_read(folder, name, name, precision_of, shipped)]
     below = sorted(path.parent for path in folder.glob("*/run.json"))
     if not below:
         raise UserError(
             f"{name}: expected a run (a folder with run.json), a sweep's folder or a zoo model, got neither"
         )
-    return [_read(path, path.name) for path in below]
+    return [_read(path, path.name, str(Path(name) / path.name), precision_of, shipped) for path in below]
 
 
-def _read(folder: Path, name: str) -> RunData:
+def _read(folder: Path, name: str, place: str, precision_of: PrecisionOf, shipped: bool) -> RunData:
     inspection, lowered = folder / "inspection.json", folder / "model.qs5"
     try:
         return RunData(
             name=name,
+            place=place,
+            shipped=shipped,
             info=json.loads((folder / "run.json").read_text()),
             records=tuple(read_jsonl(folder / "records.jsonl")),
+            precision=precision_of(folder),
             inspection=json.loads(inspection.read_text()) if inspection.is_file() else None,
             integer_bytes=lowered.stat().st_size if lowered.is_file() else None,
         )
