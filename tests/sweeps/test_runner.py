@@ -2,14 +2,16 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 from tests.sweeps.cells import cells, failing, finish, ran, worker
 
+from qs5 import machine
 from qs5.cli import sweep
 from qs5.sweeps.cell import Cell, failure_of, state_of
-from qs5.sweeps.runner import Listener, run_cells
+from qs5.sweeps.runner import PROCESSORS_VARIABLE, Listener, run_cells
 from qs5.sweeps.summary import header_of, rows_of, write_records
 
 
@@ -33,6 +35,31 @@ def test_all_cells_run_once_and_after_their_parents(tmp_path: Path):
     most = max(sum(b <= begin < e for b, e in times.values()) for begin, _ in times.values())
     assert most == 2
     assert {r[-1] for r in rows_of(found, tmp_path)} == {"done"}
+
+
+def test_processes_at_once_share_the_processors(tmp_path: Path):
+    """Two at a time, each in its half, and a third takes over a half that is free again."""
+    code = f"import os, time; print(os.environ['{PROCESSORS_VARIABLE}']); time.sleep(0.3)"
+    found = cells("seed=0,1,2", methods=("fp",))
+    run_cells(found, tmp_path, command=lambda _: [sys.executable, "-S", "-c", code], jobs=2)
+    logs = [(tmp_path / c.name / "log.txt").read_text().strip() for c in found]
+    first, second = (",".join(map(str, share)) for share in machine.shares(2))
+    assert sorted(logs[:2]) == sorted((first, second)) and logs[2] in (first, second)
+
+
+def test_a_cell_keeps_to_its_processors(run_python, monkeypatch: pytest.MonkeyPatch):
+    one = machine.shares(10**6)[0]
+    monkeypatch.setenv(PROCESSORS_VARIABLE, str(one[0]))
+    code = "import os; from qs5.sweeps.runner import join_sweep; join_sweep(); print(os.sched_getaffinity(0))"
+    assert run_python(code).strip() == f"{{{one[0]}}}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"), [(1, [(0, 1, 4)]), (2, [(0,), (1, 4)]), (5, [(0,), (1,), (4,), (0,), (1,)])]
+)
+def test_shares(parts: int, expected: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 0, 1})
+    assert machine.shares(parts) == expected
 
 
 def test_finished_cells_are_not_run_again(tmp_path: Path):

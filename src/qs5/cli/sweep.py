@@ -16,7 +16,7 @@ from qs5.files import write_beside
 from qs5.reports.tables import markdown, terminal
 from qs5.sweeps import grid
 from qs5.sweeps.cell import METHODS, Cell, failure_of, result_of, run_cell, state_of
-from qs5.sweeps.runner import Listener, Progress as CellProgress, follow_parent, run_cells
+from qs5.sweeps.runner import Listener, Progress as CellProgress, join_sweep, run_cells
 from qs5.sweeps.summary import header_of, rows_of, write_records
 from qs5.tasks import Task
 from qs5.training import run as runs
@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         "--method", nargs="+", default=["ptq"], metavar="METHOD", help=f"{', '.join(METHODS)}; default: ptq"
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="the sweep's folder: a run a cell")
-    parser.add_argument("--jobs", "-j", type=int, default=1, help="processes at once (default: 1)")
+    parser.add_argument(
+        "--jobs", "-j", type=int, default=1, help="processes at once, which share the processors (default: 1)"
+    )
     parser.add_argument("--retry", action="store_true", help="try failed cells again")
     parser.add_argument(
         "--list", action="store_true", help="show the cells and how far they are, run nothing"
@@ -92,7 +94,7 @@ def _run_one(cells: Sequence[Cell], args: argparse.Namespace) -> int:
         raise UserError(f"no cell {args.only!r} in this grid; --list shows the names")
     if isinstance(cell.parent, Cell) and result_of(args.out / cell.parent.name) is None:
         raise UserError(f"{cell.name} starts from {cell.parent.name}, which is not finished; run that first")
-    follow_parent()
+    join_sweep()
     load = _loader(args.data_dir)
     result = run_cell(cell, args.out, load=load, find=common.find_run)
     common.console.print(f"{cell.name}: {_result_text(result)}", soft_wrap=True)

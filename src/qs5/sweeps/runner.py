@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from qs5 import machine
 from qs5.files import write_beside
 from qs5.sweeps.cell import Cell, result_of, state_of
 from qs5.training import record
@@ -21,6 +22,8 @@ from qs5.training import record
 POLL_SECONDS = 0.2
 PARENT_VARIABLE = "QS5_SWEEP_PID"
 """Tells the process of a cell which sweep it belongs to."""
+PROCESSORS_VARIABLE = "QS5_SWEEP_PROCESSORS"
+"""Tells it which processors are its own: `0,1`. Empty: all."""
 
 
 class Progress(NamedTuple):
@@ -45,6 +48,7 @@ class _Running(NamedTuple):
     cell: Cell
     process: subprocess.Popen[bytes]
     since: float
+    share: tuple[int, ...]
 
 
 def run_cells(
@@ -58,6 +62,7 @@ def run_cells(
 ) -> None:
     """Run what is not finished, at most `jobs` at once; a cell waits for its float parent.
 
+    The processors are shared out: processes that each have as many threads as there are processors slow each other.
     command: how to run one cell, as a process. retry: failed cells are tried again. Cells whose parent failed
     are not run.
     """
@@ -65,11 +70,14 @@ def run_cells(
     for cell in waiting:
         (folder / cell.name / "failed.json").unlink(missing_ok=True)
     running: list[_Running] = []
+    shares = machine.shares(jobs)
     try:
         while waiting or running:
             for cell in _ready(waiting, folder)[: jobs - len(running)]:
                 waiting.remove(cell)
-                running.append(_Running(cell, _start(command(cell), folder / cell.name), time.monotonic()))
+                share = shares.pop(0)
+                process = _start(command(cell), folder / cell.name, share)
+                running.append(_Running(cell, process, time.monotonic(), share))
                 listener.started(cell)
             if not running:
                 return  # what is left waits for a parent that failed
@@ -77,6 +85,7 @@ def run_cells(
             listener.progress([_progress(r, folder) for r in running])
             for done in [r for r in running if r.process.poll() is not None]:
                 running.remove(done)
+                shares.append(done.share)
                 _note_failure(done, folder / done.cell.name)
                 listener.finished(done.cell, time.monotonic() - done.since)
     finally:
@@ -94,7 +103,8 @@ def _ready(waiting: Sequence[Cell], folder: Path) -> list[Cell]:
     return [c for c, p in parents if not isinstance(p, Cell) or state_of(folder / p.name) == "done"]
 
 
-def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], folder: Path, share: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    own = {PARENT_VARIABLE: str(os.getpid()), PROCESSORS_VARIABLE: ",".join(map(str, share))}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
@@ -102,7 +112,7 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
+            env=os.environ | own,
         )
 
 
@@ -137,8 +147,11 @@ def _stop(running: Sequence[_Running]) -> None:
         each.process.wait()
 
 
-def follow_parent() -> None:
-    """In the process of a cell: end it when its sweep is gone, so that a killed sweep leaves nothing running."""
+def join_sweep() -> None:
+    """In the process of a cell, before JAX starts its threads: keep to the processors that the sweep gave it, and end
+    when the sweep is gone, so that a killed one leaves nothing running."""
+    if share := os.environ.get(PROCESSORS_VARIABLE):
+        os.sched_setaffinity(0, map(int, share.split(",")))
     pid = os.environ.get(PARENT_VARIABLE)
     if pid is not None:
         threading.Thread(target=_end_after, args=(int(pid),), daemon=True).start()
