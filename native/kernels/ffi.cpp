@@ -165,6 +165,35 @@ ffi::Error scan_backward(ffi::ThreadPool pool, bool reverse, F32 a, F32 states, 
   return ffi::Error::Success();
 }
 
+// For each grid its bits and the largest magnitude's place on it, in steps.
+PrefixGrid grid_of(int64_t bits, float edge) { return {static_cast<int>(bits), 1.0f / edge}; }
+
+ffi::Error prefix_forward(ffi::ThreadPool pool, bool reverse, int64_t a_bits, float a_edge, int64_t state_bits,
+                          float state_edge, F32 a, F32 b, OutF32 states, OutF32 saved) {
+  const Prefix call{scan_shape(b), reverse, grid_of(a_bits, a_edge), grid_of(state_bits, state_edge), a.typed_data(),
+                    b.typed_data(), states->typed_data(), optional(saved)};
+  kernels().prefix_forward(call, runner_of(pool));
+  return ffi::Error::Success();
+}
+
+ffi::Error prefix_backward(ffi::ThreadPool pool, bool reverse, int64_t a_bits, float a_edge, int64_t state_bits,
+                           float state_edge, int64_t back_bits, float back_edge, int64_t a_back_bits,
+                           float a_back_edge, F32 a, F32 saved, F32 g, OutF32 g_a, OutF32 g_b) {
+  const PrefixBackward call{scan_shape(g),
+                            reverse,
+                            grid_of(a_bits, a_edge),
+                            grid_of(state_bits, state_edge),
+                            grid_of(back_bits, back_edge),
+                            grid_of(a_back_bits, a_back_edge),
+                            a.typed_data(),
+                            saved.typed_data(),
+                            g.typed_data(),
+                            g_a->typed_data(),
+                            g_b->typed_data()};
+  kernels().prefix_backward(call, runner_of(pool));
+  return ffi::Error::Success();
+}
+
 XLA_FFI_DEFINE_HANDLER(layer_forward_handler, layer_forward,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
@@ -207,6 +236,32 @@ XLA_FFI_DEFINE_HANDLER(scan_backward_handler, scan_backward,
                            .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()
                            .Ret<F32>().Ret<F32>().Ret<F32>());
 
+XLA_FFI_DEFINE_HANDLER(prefix_forward_handler, prefix_forward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attr<bool>("reverse")
+                           .Attr<int64_t>("a_bits")
+                           .Attr<float>("a_edge")
+                           .Attr<int64_t>("state_bits")
+                           .Attr<float>("state_edge")
+                           .Arg<F32>().Arg<F32>()
+                           .Ret<F32>().Ret<F32>());
+
+XLA_FFI_DEFINE_HANDLER(prefix_backward_handler, prefix_backward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attr<bool>("reverse")
+                           .Attr<int64_t>("a_bits")
+                           .Attr<float>("a_edge")
+                           .Attr<int64_t>("state_bits")
+                           .Attr<float>("state_edge")
+                           .Attr<int64_t>("back_bits")
+                           .Attr<float>("back_edge")
+                           .Attr<int64_t>("a_back_bits")
+                           .Attr<float>("a_back_edge")
+                           .Arg<F32>().Arg<F32>().Arg<F32>()
+                           .Ret<F32>().Ret<F32>());
+
 } // namespace
 
 const Handler *handlers(int *count) {
@@ -215,8 +270,10 @@ const Handler *handlers(int *count) {
       {"qs5_layer_backward", reinterpret_cast<void *>(+layer_backward_handler)},
       {"qs5_scan_forward", reinterpret_cast<void *>(+scan_forward_handler)},
       {"qs5_scan_backward", reinterpret_cast<void *>(+scan_backward_handler)},
+      {"qs5_prefix_forward", reinterpret_cast<void *>(+prefix_forward_handler)},
+      {"qs5_prefix_backward", reinterpret_cast<void *>(+prefix_backward_handler)},
   };
-  *count = 4;
+  *count = 6;
   return all;
 }
 

@@ -119,12 +119,48 @@ struct ScanBackward {
   float *g_v, *g_a, *g_x0;
 };
 
+// The grid of an operand in a quantized prefix: its step is the largest magnitude times inverse_edge. bits 0: no grid.
+struct PrefixGrid {
+  int bits;
+  float inverse_edge;
+};
+
+// What is smaller counts as zero, and a largest magnitude of zero as one.
+constexpr float kPrefixZero = 0x1p-109f;
+
+// Sequences side by side in what the forward pass of a prefix leaves for the backward pass.
+constexpr Index kPrefixBlock = 16;
+inline Index prefix_blocks(Index B) { return (B + kPrefixBlock - 1) / kPrefixBlock; }
+
+// States of x_k = a x_{k-1} + b_k from 0, from the end if `reverse`, by a prefix tree whose products round their
+// operands; see prefix.h. Of the tree's levels: L, L/2, L/4, ... elements, `rows` in all.
+struct Prefix {
+  Shape shape;
+  bool reverse;
+  PrefixGrid a_grid, state; // of the powers of a, and of what they multiply
+  const float *a;           // (S)
+  const float *b;           // (L, B, S)
+  float *states;            // (L, B, S)
+  float *saved;             // (blocks, rows + L, S, kPrefixBlock), or null: not wanted
+};
+
+struct PrefixBackward {
+  Shape shape;
+  bool reverse;
+  PrefixGrid a_grid, state;
+  PrefixGrid back, a_back; // of both operands and the cotangent, in products with a state and of two powers
+  const float *a, *saved, *g;
+  float *g_a, *g_b;
+};
+
 struct Kernels {
   const char *name;
   void (*layer_forward)(const LayerForward &, const Runner &);
   void (*layer_backward)(const LayerBackward &, const Runner &);
   void (*scan_forward)(const Scan &, const Runner &);
   void (*scan_backward)(const ScanBackward &, const Runner &);
+  void (*prefix_forward)(const Prefix &, const Runner &);
+  void (*prefix_backward)(const PrefixBackward &, const Runner &);
 };
 
 // The kernels for the widest instruction set that this processor has, at most QS5_NATIVE_ISA if that is set.

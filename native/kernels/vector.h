@@ -91,6 +91,27 @@ inline Vec floor(Vec x) {
 #endif
 }
 
+// The nearest integer, ties to even, for |x| < 2^22.
+inline Vec nearest_even(Vec x) {
+#if defined(__AVX512F__)
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__AVX2__)
+  return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  const Vec shift = splat(0x1.8p23f); // beside it float32 has the integers and nothing between
+  return x + shift - shift;
+#endif
+}
+
+inline Vec magnitude(Vec x) { return (Vec)((IVec)x & 0x7fffffff); }
+
+// True in the first n lanes.
+inline IVec lanes_below(Index n) {
+  IVec lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < static_cast<int32_t>(n < 0 ? 0 : n < kLanes ? n : kLanes);
+}
+
 // 1 / x to the last bit or two, for 2^-126 <= |x| <= 2^126.
 inline Vec reciprocal(Vec x) {
 #if defined(__AVX512F__)

@@ -1,4 +1,4 @@
-// Runs the whole-layer kernel on layers of many sizes: every array has memory of its own, exactly as large as it must be,
+// Runs the whole-layer kernel and the prefix tree on many sizes: every array has memory of its own, exactly as large as it must be,
 // so that a sanitizer sees any step outside. Everything that the kernel gives must have been written and be finite.
 #include <cmath>
 #include <cstdio>
@@ -101,13 +101,35 @@ bool runs(const Shape &n, bool quantized) {
   return all.finite();
 }
 
+// The prefix tree, forward with and without what the gradient needs, and that.
+bool prefix_runs(const Shape &n, bool reverse) {
+  Arrays all;
+  const Index S = 2 * n.M, tokens = n.L * n.B;
+  Index rows = n.L;
+  for (Index left = n.L; left > 0; left /= 2) rows += left;
+  const float *a = all.random(S, 0.5f), *b = all.random(tokens * S, 1.0f);
+  float *saved = all.result(prefix_blocks(n.B) * rows * S * kPrefixBlock);
+  const PrefixGrid four{4, 1.0f / 7.5f}, eight{8, 1.0f / 127.0f}, one{1, 1.0f};
+  const Runner runner{nullptr, 2, run};
+  for (float *kept : {static_cast<float *>(nullptr), saved})
+    kernels().prefix_forward({n, reverse, four, eight, a, b, all.result(tokens * S), kept}, runner);
+  kernels().prefix_backward({n, reverse, four, eight, eight, one, a, saved, all.random(tokens * S, 1.0f), all.result(S),
+                             all.result(tokens * S)},
+                            runner);
+  return all.finite();
+}
+
 } // namespace
 
 int main() {
   // L, B, H, M: shorter and longer than a block, more sequences than a block has rows, rows with and without padding.
   const Index sizes[][4] = {{1, 1, 1, 1}, {2, 3, 7, 5}, {23, 2, 16, 8}, {150, 3, 18, 9}, {3, 203, 5, 3}, {9, 40, 33, 17}};
   int done = 0;
-  for (const auto &n : sizes)
+  for (const auto &n : sizes) {
+    if (!prefix_runs({n[0], n[1], n[2], n[3], 1}, n[0] % 2 == 0)) {
+      std::printf("not finite: prefix, L %td, B %td, M %td\n", n[0], n[1], n[3]);
+      return 1;
+    }
     for (Index directions = 1; directions <= 2; ++directions)
       for (const bool quantized : {false, true}) {
         if (!runs({n[0], n[1], n[2], n[3], directions}, quantized)) {
@@ -116,5 +138,6 @@ int main() {
         }
         ++done;
       }
-  std::printf("%s: %d layers\n", kernels().name, done);
+  }
+  std::printf("%s: %d layers, %td trees\n", kernels().name, done, sizeof(sizes) / sizeof(sizes[0]));
 }

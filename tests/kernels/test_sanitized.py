@@ -17,6 +17,7 @@ AVX512 = tuple(f"-mavx512{x}" for x in ("f", "bw", "dq", "vl"))
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wno-psabi", *SANITIZERS)
 LAYERS = 24
 """Six sizes, one and two directions, float and quantized."""
+TREES = 6
 LEVELS = {"baseline": (), "avx2": ("-mavx2", "-mfma"), "avx512": (*AVX512, "-mfma")}
 NOT_A_NUMBER = "max_malloc_fill_size=1073741824:malloc_fill_byte=255"
 """Fresh memory is filled with bytes that make a NaN, which the program finds in the results."""
@@ -56,4 +57,4 @@ def test_nothing_undefined_on_any_level(level: str, program: Path) -> None:
     used = done.stdout.split(":")[0]
     if used != level:
         pytest.skip(f"this processor has {used} at most")
-    assert done.stdout == f"{level}: {LAYERS} layers\n"
+    assert done.stdout == f"{level}: {LAYERS} layers, {TREES} trees\n"

@@ -1,4 +1,4 @@
-"""The quantized scan against the same tree in Python lists and float64, one sequence at a time."""
+"""The quantized scan, in JAX and in C++, against the same tree in Python lists and float64, one sequence at a time."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from tests.quantization.dynamic_oracle import Quantizer, pack, prefix, unpack
 
+from qs5.kernels import native
 from qs5.model.discretize import Complex
 from qs5.model.recurrence import scan_oracle, scan_sequential
 from qs5.numerics.formats import RangeRule
-from qs5.quantization.dynamic_scan import ScanFormat, quantized_scan
+from qs5.quantization.dynamic_scan import ScanFormat, Tree, quantized_scan, tree_jax, tree_native
 
 # float32 against float64, for states of order 1.
 STATE_TOLERANCE = 1e-5
@@ -22,6 +23,14 @@ TIE_MARGIN = 2e-4
 
 M, BATCH = 4, 2
 LENGTHS = (1, 2, 3, 5, 8, 13)
+
+
+@pytest.fixture(params=[tree_jax, tree_native], ids=["jax", "native"])
+def tree(request: pytest.FixtureRequest) -> Tree:
+    """What computes the tree."""
+    if request.param is tree_native and not native.available():
+        pytest.skip("no native kernels")
+    return request.param
 
 
 def scan_format(
@@ -44,9 +53,15 @@ def parts(a: np.ndarray) -> Complex:
 
 
 def scan(
-    a: np.ndarray, b: np.ndarray, x0: np.ndarray | None, format: ScanFormat, *, reverse: bool = False
+    tree: Tree,
+    a: np.ndarray,
+    b: np.ndarray,
+    x0: np.ndarray | None,
+    format: ScanFormat,
+    *,
+    reverse: bool = False,
 ) -> np.ndarray:
-    run = jax.jit(lambda a, b, x0: quantized_scan(a, b, x0, format=format, reverse=reverse))
+    run = jax.jit(lambda a, b, x0: quantized_scan(a, b, x0, format=format, reverse=reverse, tree=tree))
     return unpack(run(parts(a), pack(b), None if x0 is None else pack(x0)))
 
 
@@ -66,32 +81,34 @@ def test_the_oracle_has_the_tree_of_associative_scan(L: int) -> None:
     ("a_bits", "state_bits", "rule"), [(8, 8, "aqt"), (4, 8, "aqt"), (2, 8, "paper"), (8, None, "paper")]
 )
 @pytest.mark.parametrize("L", LENGTHS)
-def test_states_equal_the_oracle(L: int, a_bits: int, state_bits: int | None, rule: RangeRule) -> None:
+def test_states_equal_the_oracle(
+    tree: Tree, L: int, a_bits: int, state_bits: int | None, rule: RangeRule
+) -> None:
     a, b, _ = problem(L)
     oracle = Quantizer(rule)
     expected = oracle.states(a, b, a_bits, state_bits)
     assert oracle.closest > TIE_MARGIN, "the data lies on a tie: choose another seed"
-    got = scan(a, b, None, scan_format(a_bits, state_bits, rule))
+    got = scan(tree, a, b, None, scan_format(a_bits, state_bits, rule))
     np.testing.assert_allclose(got, expected, rtol=STATE_TOLERANCE, atol=STATE_TOLERANCE)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_quantizing_changes_the_states(bits: int) -> None:
+def test_quantizing_changes_the_states(tree: Tree, bits: int) -> None:
     """The comparison with the oracle could not pass with float products."""
     a, b, _ = problem(13)
-    difference = np.abs(scan(a, b, None, scan_format(bits, bits)) - scan_oracle(a, b)).max()
+    difference = np.abs(scan(tree, a, b, None, scan_format(bits, bits)) - scan_oracle(a, b)).max()
     assert difference > 100 * STATE_TOLERANCE
 
 
-def test_the_reverse_scan_is_the_scan_of_the_reversed_sequence() -> None:
+def test_the_reverse_scan_is_the_scan_of_the_reversed_sequence(tree: Tree) -> None:
     a, b, _ = problem(7)
-    got = scan(a, b, None, scan_format(8, 8), reverse=True)
+    got = scan(tree, a, b, None, scan_format(8, 8), reverse=True)
     expected = Quantizer("aqt").states(a, b[::-1], 8, 8)[::-1]
     np.testing.assert_allclose(got, expected, rtol=STATE_TOLERANCE, atol=STATE_TOLERANCE)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_an_initial_state_enters_the_first_step_by_a_quantized_product(reverse: bool) -> None:
+def test_an_initial_state_enters_the_first_step_by_a_quantized_product(tree: Tree, reverse: bool) -> None:
     a, b, x0 = problem(5)
     oracle, entered = Quantizer("aqt"), b.astype(np.complex128)
     for n in range(BATCH):
@@ -99,24 +116,24 @@ def test_an_initial_state_enters_the_first_step_by_a_quantized_product(reverse: 
     order = slice(None, None, -1) if reverse else slice(None)
     expected = oracle.states(a, entered[order], 4, 8)[order]
     assert oracle.closest > TIE_MARGIN
-    got = scan(a, b, x0, scan_format(4, 8), reverse=reverse)
+    got = scan(tree, a, b, x0, scan_format(4, 8), reverse=reverse)
     np.testing.assert_allclose(got, expected, rtol=STATE_TOLERANCE, atol=STATE_TOLERANCE)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("L", [1, 2, 13])
-def test_without_bits_it_is_the_recurrence(L: int, reverse: bool) -> None:
+def test_without_bits_it_is_the_recurrence(tree: Tree, L: int, reverse: bool) -> None:
     a, b, x0 = problem(L)
-    got = scan(a, b, x0, scan_format(None, None), reverse=reverse)
+    got = scan(tree, a, b, x0, scan_format(None, None), reverse=reverse)
     expected = scan_oracle(a, b, x0, reverse=reverse)
     np.testing.assert_allclose(got, expected, rtol=STATE_TOLERANCE, atol=STATE_TOLERANCE)
 
 
-def test_sequences_do_not_share_scales() -> None:
+def test_sequences_do_not_share_scales(tree: Tree) -> None:
     a, b, _ = problem(8)
     louder = b.copy()
     louder[:, 1] *= 1000
-    got, alone = (scan(a, v, None, scan_format(8, 8)) for v in (louder, b))
+    got, alone = (scan(tree, a, v, None, scan_format(8, 8)) for v in (louder, b))
     np.testing.assert_array_equal(got[:, 0], alone[:, 0])
     assert np.abs(got[:, 1] - alone[:, 1]).max() > 1.0
 
@@ -129,21 +146,22 @@ def gradients(run: Any, *inputs: Any) -> list[np.ndarray]:
     return [np.asarray(v) for v in jax.tree.leaves(found)]
 
 
-def test_without_bits_the_gradient_is_that_of_the_recurrence() -> None:
+def test_without_bits_the_gradient_is_that_of_the_recurrence(tree: Tree) -> None:
     a, b, x0 = problem(13)
     inputs = parts(a), jnp.asarray(pack(b)), jnp.asarray(pack(x0))
     got = gradients(
-        lambda a, b, x0: quantized_scan(a, b, x0, format=scan_format(None, None), reverse=False), *inputs
+        lambda a, b, x0: quantized_scan(a, b, x0, format=scan_format(None, None), reverse=False, tree=tree),
+        *inputs,
     )
     for mine, theirs in zip(got, gradients(scan_sequential, *inputs), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=GRADIENT_TOLERANCE, atol=GRADIENT_TOLERANCE)
 
 
-def test_the_gradient_goes_straight_through() -> None:
+def test_the_gradient_goes_straight_through(tree: Tree) -> None:
     """L = 2 by hand: x_1 = b_1, x_2 = Q(a) * Q(b_1) + b_2."""
     a, b, _ = problem(2)
     got = gradients(
-        lambda a, b: quantized_scan(a, b, None, format=scan_format(4, 8), reverse=False),
+        lambda a, b: quantized_scan(a, b, None, format=scan_format(4, 8), reverse=False, tree=tree),
         parts(a),
         jnp.asarray(pack(b)),
     )

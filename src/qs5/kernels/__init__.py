@@ -6,4 +6,5 @@ Their oracle is the same computation in plain JAX, which stays in use where a ke
 |-------------------|--------------------------------------------------------------------------|
 | `layer.layer`     | a layer composed of the operations of an `Arithmetic` (`qs5.model.layer`) |
 | `scan.scan`       | `qs5.model.recurrence.scan_sequential`                                   |
+| `prefix.prefix`   | `qs5.quantization.dynamic_scan.tree_jax`                                 |
 """

@@ -1,13 +1,19 @@
-"""The recurrence as the paper quantizes it: inside the combine of a parallel prefix."""
+"""The recurrence as the paper quantizes it: inside the combine of a parallel prefix.
 
+Twice: `tree_native` in C++ on a CPU, `tree_jax` everywhere else.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from qs5.kernels import native
+from qs5.kernels.prefix import PrefixGrid, PrefixOptions, prefix
 from qs5.model.discretize import Complex
-from qs5.numerics.formats import RangeRule
+from qs5.numerics.formats import RangeRule, edge
 from qs5.quantization.fake_quant import DynamicFormat, Operand, product, quantize
 
 
@@ -23,8 +29,18 @@ class ScanFormat:
     quantized_backward: bool
 
 
+Tree = Callable[[Complex, jax.Array, ScanFormat, bool], jax.Array]
+"""(a, b, format, reverse) -> the states from zero."""
+
+
 def quantized_scan(
-    a: Complex, b: jax.Array, x0: jax.Array | None, *, format: ScanFormat, reverse: bool
+    a: Complex,
+    b: jax.Array,
+    x0: jax.Array | None,
+    *,
+    format: ScanFormat,
+    reverse: bool,
+    tree: Tree | None = None,
 ) -> jax.Array:
     """All states (L, B, S) of x_k = a x_{k-1} + b_k, by a prefix over pairs with quantized products:
 
@@ -36,20 +52,44 @@ def quantized_scan(
     held in few bits, and the result depends on the shape of the tree, hence on L.
 
     a (M,), b (L, B, S) packed, x0 (B, S) the state before the first step, or None for zero: a * x0 is added
-    to the first b. The powers of A are the same for all sequences, (L, 1, 2, M).
+    to the first b. tree: what computes it; None: `default_tree`.
     Source: Q-S5 section 3.1; the paper's code, whose tree is that of `jax.lax.associative_scan`.
     """
+    if x0 is not None:
+        first = slice(-1, None) if reverse else slice(1)
+        batch, S = x0.shape
+        parts = (1, batch, 2, S // 2)
+        power = _read(jnp.stack(a)[None, None], format.a_bits, format)
+        entered = _advance(power, x0.reshape(parts), b[first].reshape(parts), format)
+        b = b.at[first].set(entered.reshape(1, batch, S))
+    return (tree or default_tree(b.dtype))(a, b, format, reverse)
+
+
+def default_tree(dtype: jnp.dtype) -> Tree:
+    """`tree_native` where there are kernels (float32 on a CPU), else `tree_jax`."""
+    return tree_native if dtype == jnp.float32 and native.available() else tree_jax
+
+
+def tree_native(a: Complex, b: jax.Array, format: ScanFormat, reverse: bool) -> jax.Array:
+    """The tree in C++, forward and backward."""
+    both = max(format.a_bits or 0, format.state_bits or 0) or None
+    back, a_back = (both, format.a_bits) if format.quantized_backward else (None, None)
+    a_grid, state, back, a_back = (_grid(n, format) for n in (format.a_bits, format.state_bits, back, a_back))
+    options = PrefixOptions(reverse=reverse, a=a_grid, state=state, back=back, a_back=a_back)
+    return prefix(options, jnp.concatenate(a), b)
+
+
+def _grid(bits: int | None, format: ScanFormat) -> PrefixGrid:
+    return PrefixGrid() if bits is None else PrefixGrid(bits, edge(bits, format.rule))
+
+
+def tree_jax(a: Complex, b: jax.Array, format: ScanFormat, reverse: bool) -> jax.Array:
+    """The tree in JAX. The powers of A are the same for all sequences, (L, 1, 2, M)."""
     L, batch, S = b.shape
     A = jnp.broadcast_to(jnp.stack(a)[None, None], (L, 1, 2, S // 2))
     # Axis 2 holds real and imaginary part, so that one reduction over the last axis gives both scales.
     b = b.reshape(L, batch, 2, S // 2)
-    if reverse:
-        b = b[::-1]
-    if x0 is not None:
-        start = x0.reshape(1, batch, 2, S // 2)
-        first = _advance(_read(A[:1], format.a_bits, format), start, b[:1], format)
-        b = jnp.concatenate([first, b[1:]])
-    x = _prefix(A, b, format)
+    x = _prefix(A, b[::-1] if reverse else b, format)
     return (x[::-1] if reverse else x).reshape(L, batch, S)
 
 
