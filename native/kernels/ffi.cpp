@@ -14,6 +14,7 @@ namespace {
 
 namespace ffi = xla::ffi;
 using F32 = ffi::Buffer<ffi::F32>;
+using I32 = ffi::Buffer<ffi::S32>;
 using OutF32 = ffi::Result<ffi::Buffer<ffi::F32>>;
 using OutU8 = ffi::Result<ffi::Buffer<ffi::U8>>;
 
@@ -58,6 +59,7 @@ Runner runner_of(ffi::ThreadPool &pool) {
 
 // Arrays that are not wanted have no elements.
 const float *optional(const F32 &buffer) { return buffer.element_count() == 0 ? nullptr : buffer.typed_data(); }
+const int32_t *optional(const I32 &buffer) { return buffer.element_count() == 0 ? nullptr : buffer.typed_data(); }
 float *optional(OutF32 &buffer) { return buffer->element_count() == 0 ? nullptr : buffer->typed_data(); }
 
 // C has S rows for each direction.
@@ -74,8 +76,8 @@ struct LayerAttributes {
 };
 
 Layer layer_of(const LayerAttributes &at, const F32 &x, const F32 &gain, const F32 &offset, const F32 &a, const F32 &B,
-               const F32 &C, const F32 &D, const F32 &W, const F32 &b, const F32 &m1, const F32 &m2, const F32 &x0,
-               const F32 &grids) {
+               const F32 &C, const F32 &D, const F32 &W, const F32 &b, const F32 &m1, const F32 &m2,
+               const I32 &lengths, const F32 &x0, const F32 &grids) {
   const auto width = grids.dimensions();
   return {layer_shape(x, a, C),
           at.layer_norm,
@@ -93,16 +95,17 @@ Layer layer_of(const LayerAttributes &at, const F32 &x, const F32 &gain, const F
           b.typed_data(),
           optional(m1),
           optional(m2),
+          optional(lengths),
           x0.typed_data(),
           {grids.typed_data(), width[2], at.rounded}};
 }
 
 ffi::Error layer_forward(ffi::ThreadPool pool, bool layer_norm, float epsilon, int64_t gelu, int64_t gate,
                          int64_t rounded, F32 x, F32 gain, F32 offset, F32 a, F32 B, F32 C, F32 D, F32 W, F32 b, F32 m1,
-                         F32 m2, F32 x0, F32 grids, OutF32 out, OutF32 sum, OutF32 sum_square, OutF32 last,
+                         F32 m2, I32 lengths, F32 x0, F32 grids, OutF32 out, OutF32 sum, OutF32 sum_square, OutF32 last,
                          OutF32 states, OutF32 y, OutF32 z, OutU8 inside) {
   const Layer layer = layer_of({layer_norm, epsilon, gelu, gate, rounded}, x, gain, offset, a, B, C, D, W, b, m1, m2,
-                               x0, grids);
+                               lengths, x0, grids);
   uint8_t *bytes = inside->element_count() == 0 ? nullptr : inside->typed_data();
   const LayerForward call{layer,
                           {optional(states), optional(y), optional(z), bytes},
@@ -116,12 +119,12 @@ ffi::Error layer_forward(ffi::ThreadPool pool, bool layer_norm, float epsilon, i
 
 ffi::Error layer_backward(ffi::ThreadPool pool, bool layer_norm, float epsilon, int64_t gelu, int64_t gate,
                           int64_t rounded, F32 x, F32 gain, F32 offset, F32 a, F32 B, F32 C, F32 D, F32 W, F32 b,
-                          F32 m1, F32 m2, F32 x0, F32 grids, F32 states, F32 y, F32 z, ffi::Buffer<ffi::U8> inside,
-                          F32 g_out, F32 g_sum, F32 g_sum_square, F32 g_last, OutF32 g_x, OutF32 g_gain,
-                          OutF32 g_offset, OutF32 g_a, OutF32 g_B, OutF32 g_C, OutF32 g_D, OutF32 g_W, OutF32 g_b,
+                          F32 m1, F32 m2, I32 lengths, F32 x0, F32 grids, F32 states, F32 y, F32 z,
+                          ffi::Buffer<ffi::U8> inside, F32 g_out, F32 g_sum, F32 g_sum_square, F32 g_last,
+                          OutF32 g_x, OutF32 g_gain, OutF32 g_offset, OutF32 g_a, OutF32 g_B, OutF32 g_C, OutF32 g_D, OutF32 g_W, OutF32 g_b,
                           OutF32 g_x0) {
   const Layer layer = layer_of({layer_norm, epsilon, gelu, gate, rounded}, x, gain, offset, a, B, C, D, W, b, m1, m2,
-                               x0, grids);
+                               lengths, x0, grids);
   // The gradient only reads what was saved.
   const Saved saved{states.typed_data(), y.typed_data(), z.typed_data(), inside.typed_data()};
   const LayerBackward call{layer,
@@ -203,7 +206,7 @@ XLA_FFI_DEFINE_HANDLER(layer_forward_handler, layer_forward,
                            .Attr<int64_t>("gate")
                            .Attr<int64_t>("rounded")
                            .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()
-                           .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()
+                           .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<I32>().Arg<F32>().Arg<F32>()
                            .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()
                            .Ret<ffi::Buffer<ffi::U8>>());
 
@@ -216,7 +219,7 @@ XLA_FFI_DEFINE_HANDLER(layer_backward_handler, layer_backward,
                            .Attr<int64_t>("gate")
                            .Attr<int64_t>("rounded")
                            .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()
-                           .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()
+                           .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<I32>().Arg<F32>().Arg<F32>()
                            .Arg<F32>().Arg<F32>().Arg<F32>().Arg<ffi::Buffer<ffi::U8>>()
                            .Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()
                            .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()

@@ -56,6 +56,7 @@ enum Gate : int { kSoftSigmoid = 0, kHardSigmoid = 1 };
 //   u = gain x + offset, or layer norm with that gain and offset;   s_k = a s_{k-1} + B^T u_k
 //   y = C^T s + D u;   g = m1 gelu(y);   z = W^T g + b;   out = x + m2 g sigmoid(z)
 // Two directions: r_k = a r_{k+1} + B^T u_k as well, from 0 behind the end, and y = C^T [s; r] + D u.
+// Sequences with lengths: u = 0 from the end of each one on.
 struct Layer {
   Shape shape;
   bool layer_norm;
@@ -70,6 +71,7 @@ struct Layer {
   const float *W;             // (H, H)
   const float *b;             // (H)
   const float *m1, *m2;       // (B, H), or null: no dropout
+  const int32_t *lengths;     // (B), or null: all sequences have L steps
   const float *x0;            // (B, S), before the first step; the direction from the right begins with 0
   Grids grids;
 };

@@ -169,6 +169,11 @@ inline ForwardTask at_block(const ForwardTask &t, const Block &block) {
   return here;
 }
 
+// Whether a row lies past the end of its sequence, where u is 0.
+inline bool is_padding(const Layer &l, const Block &block, Index r) {
+  return l.lengths && block.begin + r / block.chunk.count >= l.lengths[block.sequence(r)];
+}
+
 // x and u of a block.
 inline void read_and_norm(const ForwardTask &t, const Block &block) {
   const Padded n = t.n;
@@ -177,6 +182,7 @@ inline void read_and_norm(const ForwardTask &t, const Block &block) {
     read_row(x, t.f.layer.x + block.token(r, n) * n.H, n.H);
     normalize_row(u, x, norm_of(t.f.layer, x, n), t.w, n.Hp);
     round_row(t.w.grids[kNorm], u, n.Hp);
+    if (is_padding(t.f.layer, block, r)) clear_row(u, n.Hp);
   }
 }
 

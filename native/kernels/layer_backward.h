@@ -140,12 +140,14 @@ inline void backward_gate(const BackwardTask &t, const Block &block) {
   }
 }
 
-// u again, and where it was inside of its grid (in slope), from x.
-inline void redo_norm(const BackwardTask &t, Index r) {
+// u again, and where it was inside of its grid (in slope), from x. Past the end of a sequence both are 0.
+inline void redo_norm(const BackwardTask &t, const Block &block, Index r) {
   const Index at = r * t.n.Hp;
+  const DualRow u{t.u + at, t.slope + at, t.n.Hp};
   t.norms[r] = norm_of(t.f.layer, t.x + at, t.n);
-  normalize_row(t.u + at, t.x + at, t.norms[r], t.w, t.n.Hp);
-  DualRow{t.u + at, t.slope + at, t.n.Hp}.begin(t.w.grids[kNorm]);
+  normalize_row(u.value, t.x + at, t.norms[r], t.w, t.n.Hp);
+  u.begin(t.w.grids[kNorm]);
+  if (is_padding(t.f.layer, block, r)) u.clear();
 }
 
 // u again, and d_y in place of d_g (now with W d_z in it); d_D.
@@ -155,7 +157,7 @@ inline void backward_gelu(const BackwardTask &t, const Block &block) {
     const Index at = r * n.Hp;
     float *d_y = t.d_g + at, *d_D = t.sums.D;
     scale_row(t.slope + at, d_y, n.Hp);
-    redo_norm(t, r);
+    redo_norm(t, block, r);
     for (Index j = 0; j < n.Hp; j += kLanes) add(d_D + j, load(t.u + at + j) * load(d_y + j));
   }
 }
@@ -373,7 +375,7 @@ inline void walk_from_left(const BackwardTask &t) {
     ahead.spread(input_calls(n, block.rows()));
     for (Index r = 0; r < block.rows(); ++r) {
       read_row(t.x + r * n.Hp, t.f.layer.x + block.token(r, n) * n.H, n.H);
-      redo_norm(here, r);
+      redo_norm(here, block, r);
     }
     read_states(here, block, right);
     read_previous(here, block, right);

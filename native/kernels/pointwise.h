@@ -105,6 +105,8 @@ inline void scale_row(const float *by, float *x, Index n) {
   for (Index j = 0; j < n; j += kLanes) store(x + j, load(x + j) * load(by + j));
 }
 
+inline void clear_row(float *x, Index n) { std::memset(x, 0, static_cast<size_t>(n) * sizeof(float)); }
+
 inline void add_row(const float *what, float *x, Index n) {
   for (Index j = 0; j < n; j += kLanes) store(x + j, load(x + j) + load(what + j));
 }
@@ -129,6 +131,10 @@ struct DualRow {
       store(slope + j, straight(g, j, x, splat(1.0f)));
       store(value + j, rounded(g, j, x));
     }
+  }
+  void clear() const {
+    clear_row(value, n);
+    clear_row(slope, n);
   }
   void round(Grid g) const {
     if (!g.rounds()) return;

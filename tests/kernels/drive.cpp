@@ -41,6 +41,12 @@ public:
     results_.push_back({filled(n, NAN), n});
     return results_.back().first;
   }
+  // 1, 2, .. L, 1, ..
+  int32_t *lengths(Index n, Index L) {
+    lengths_.push_back(std::make_unique<int32_t[]>(static_cast<size_t>(n)));
+    for (Index i = 0; i < n; ++i) lengths_.back()[static_cast<size_t>(i)] = static_cast<int32_t>(i % L + 1);
+    return lengths_.back().get();
+  }
   uint8_t *bytes(Index n) {
     bytes_.push_back(std::make_unique<uint8_t[]>(static_cast<size_t>(n)));
     return bytes_.back().get();
@@ -56,6 +62,7 @@ private:
   std::mt19937 generator_{1};
   std::normal_distribution<float> normal_;
   std::vector<std::unique_ptr<float[]>> floats_;
+  std::vector<std::unique_ptr<int32_t[]>> lengths_;
   std::vector<std::unique_ptr<uint8_t[]>> bytes_;
   std::vector<std::pair<float *, Index>> results_;
 };
@@ -68,7 +75,7 @@ Grids grids(Arrays &to, Index width) {
   return {table, width, (1 << kSites) - 1};
 }
 
-Layer layer(Arrays &to, const Shape &n, bool quantized) {
+Layer layer(Arrays &to, const Shape &n, bool quantized, bool padded) {
   const Index S = 2 * n.M;
   Layer l{};
   l.shape = n, l.layer_norm = n.B % 2 == 0, l.epsilon = 1e-6f, l.gelu = kGeluTanh, l.gate = kSoftSigmoid;
@@ -77,14 +84,15 @@ Layer layer(Arrays &to, const Shape &n, bool quantized) {
   l.a = to.random(S, 0.3f), l.B = to.random(n.H * S, 0.3f), l.C = to.random(n.directions * S * n.H, 0.3f);
   l.D = to.random(n.H, 1.0f), l.W = to.random(n.H * n.H, 0.3f), l.b = to.random(n.H, 0.3f);
   l.m1 = to.filled(n.B * n.H, 1.0f), l.m2 = to.filled(n.B * n.H, 1.0f);
+  l.lengths = padded ? to.lengths(n.B, n.L) : nullptr;
   l.grids = quantized ? grids(to, n.H > S ? n.H : S) : Grids{nullptr, 0, 0};
   return l;
 }
 
-bool runs(const Shape &n, bool quantized) {
+bool runs(const Shape &n, bool quantized, bool padded) {
   Arrays all;
   const Index S = 2 * n.M, tokens = n.L * n.B;
-  const Layer l = layer(all, n, quantized);
+  const Layer l = layer(all, n, quantized, padded);
   const Saved saved{all.result(n.directions * tokens * S), all.result(tokens * n.H), all.result(tokens * n.H),
                     quantized ? all.bytes(tokens * 2 * flags_of(n.M)) : nullptr};
   const Runner runner{nullptr, 2, run};
@@ -131,13 +139,14 @@ int main() {
       return 1;
     }
     for (Index directions = 1; directions <= 2; ++directions)
-      for (const bool quantized : {false, true}) {
-        if (!runs({n[0], n[1], n[2], n[3], directions}, quantized)) {
-          std::printf("not finite: L %td, B %td, H %td, M %td, directions %td\n", n[0], n[1], n[2], n[3], directions);
-          return 1;
+      for (const bool quantized : {false, true})
+        for (const bool padded : {false, true}) {
+          if (!runs({n[0], n[1], n[2], n[3], directions}, quantized, padded)) {
+            std::printf("not finite: L %td, B %td, H %td, M %td, directions %td\n", n[0], n[1], n[2], n[3], directions);
+            return 1;
+          }
+          ++done;
         }
-        ++done;
-      }
   }
   std::printf("%s: %d layers, %td trees\n", kernels().name, done, sizeof(sizes) / sizeof(sizes[0]));
 }

@@ -37,22 +37,37 @@ EXACT_SITES = ("state_out", "product", "residual")
 SIZES = [(17, 2), (1, 1), (3, 5), (2, 2), (40, 9)]
 """(L, B). Statistics of a batch norm need more than one value: see _batch_stats."""
 BOTH_WAYS: dict[str, Any] = {"bidirectional": True}
+MASKED: dict[str, Any] = {**BOTH_WAYS, "padding": "masked", "head": "regression"}
+"""With an output at every step: what a layer gives past the end of a sequence has a gradient, too."""
+
+
+def _lengths(L: int, B: int) -> jax.Array:
+    """From 1 step to L."""
+    return jnp.asarray(np.linspace(1, L, B), jnp.int32)
 
 
 def _probe(
     model: S5Model, arithmetic: Arithmetic, *, L: int, B: int, batch_stats: bool, dtype: Any = jnp.float32
 ) -> Any:
-    """Everything that a forward pass gives and every gradient, also with respect to the carried states."""
+    """Everything that a forward pass gives and every gradient, also with respect to the carried states. Sequences
+    have different lengths where the model masks padding."""
     x = jnp.swapaxes(small_inputs(B=B, L=L), 0, 1).astype(dtype)
     rng = np.random.default_rng(3)
     S = 2 * model.config.modes
     drawn = [rng.normal(size=(B, S)).astype(np.float32) for _ in model.layers]
     starts = tuple(jnp.asarray(v, dtype) for v in drawn)
+    lengths = _lengths(L, B) if model.config.padding == "masked" else None
 
     def loss(inputs: Any) -> Any:
         model, starts = inputs
         out = forward(
-            model, x, arithmetic=arithmetic, key=jax.random.key(0), batch_stats=batch_stats, states=starts
+            model,
+            x,
+            arithmetic=arithmetic,
+            lengths=lengths,
+            key=jax.random.key(0),
+            batch_stats=batch_stats,
+            states=starts,
         )
         ends = sum(jnp.sum(jnp.cos(state)) for state in out.states)
         return jnp.sum(jnp.sin(3.0 * out.value)) + ends, (out.value, out.states, out.statistics)
@@ -93,6 +108,11 @@ def test_sizes_of_both_directions(L: int, B: int) -> None:
     _compare(small_model(dropout=0.3, layers=1, **BOTH_WAYS), L=L, B=B, batch_stats=L * B > 4)
 
 
+@pytest.mark.parametrize(("L", "B"), graded([(40, 9), (1, 1), (2, 3), (3, 5), (17, 2)], quick=1, slow=4))
+def test_sizes_of_masked_padding(L: int, B: int) -> None:
+    _compare(small_model(dropout=0.3, layers=1, **MASKED), L=L, B=B, batch_stats=L * B > 4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -103,6 +123,8 @@ def test_sizes_of_both_directions(L: int, B: int) -> None:
         {"H": 96, "P": 128, "dropout": 0.1},
         pytest.param({"norm": "layer", "H": 7, "P": 6, **BOTH_WAYS}, marks=pytest.mark.slow),
         pytest.param({"H": 33, "P": 34, "conj_sym": False, **BOTH_WAYS}, marks=pytest.mark.slow),
+        {"norm": "layer", "H": 7, "P": 6, **MASKED},
+        pytest.param({"H": 33, "P": 34, "conj_sym": False, **MASKED}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -176,20 +198,39 @@ def _calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("padding", ["fed", "masked"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_layers_whose_padding_is_masked_are_composed(
+def test_lengths_are_those_of_layers_whose_padding_is_masked(
     padding: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel knows no lengths; only a scan from the right has to."""
+    """Only a scan from the right has to know them."""
     model = small_model(layers=1, padding=padding, bidirectional=bidirectional)
     x, lengths = jnp.swapaxes(small_inputs(B=3, L=6), 0, 1), jnp.asarray([6, 2, 4])
     calls = _calls(monkeypatch)
     composed = forward(model, x, arithmetic=FloatArithmetic(scan_sequential), lengths=lengths)
     assert not calls
     mine = forward(model, x, arithmetic=FloatArithmetic(), lengths=lengths)
-    assert bool(calls) == (padding == "fed" or not bidirectional)
     _assert_close(mine.value, composed.value, FLOAT_TOLERANCE)
     forward(model, x, arithmetic=FloatArithmetic())
-    assert calls
+    (_, padded), (_, full) = calls
+    masked = padding == "masked" and bidirectional
+    np.testing.assert_array_equal(padded.lengths, lengths if masked else [])
+    assert full.lengths.shape == (0,)
+
+
+def test_masked_padding_under_vmap() -> None:
+    """Two models on the same batch, as `fit_together` trains them."""
+    models = [small_model(seed, layers=1, **MASKED) for seed in (0, 1)]
+    x, lengths = jnp.swapaxes(small_inputs(B=3, L=6), 0, 1), jnp.asarray([6, 1, 4])
+
+    def loss(model: S5Model, lengths: jax.Array) -> jax.Array:
+        value = forward(model, x, arithmetic=FloatArithmetic(), lengths=lengths, batch_stats=True).value
+        return jnp.sum(jnp.sin(value))
+
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+    for axis, given in ((None, lengths), (0, jnp.stack([lengths, lengths]))):
+        gradients = jax.jit(jax.vmap(jax.grad(loss), in_axes=(0, axis)))(together, given)
+        for i, model in enumerate(models):
+            alone = jax.jit(jax.grad(loss))(model, lengths)
+            _assert_close(jax.tree.map(lambda g, i=i: g[i], gradients), alone, FLOAT_TOLERANCE)
 
 
 def _static(model: S5Model, spec: str) -> tuple[StaticArithmetic, StaticArithmetic]:
@@ -206,6 +247,8 @@ def _static(model: S5Model, spec: str) -> tuple[StaticArithmetic, StaticArithmet
     [
         ("W8A8Abar16", {"dropout": 0.3}),
         ("W8A8Abar16", {"norm": "layer", "dropout": 0.3, **BOTH_WAYS}),
+        ("W8A8Abar16", {"dropout": 0.3, **MASKED}),
+        pytest.param("W8A8", {"norm": "layer", "H": 7, "P": 6, **MASKED}, marks=pytest.mark.slow),
         pytest.param("W4A8", {"H": 16, "P": 32}, marks=pytest.mark.slow),
         pytest.param("W4A8", {"H": 16, "P": 32, **BOTH_WAYS}, marks=pytest.mark.slow),
         pytest.param("W8A8,state=float", BOTH_WAYS, marks=pytest.mark.slow),
@@ -258,7 +301,9 @@ class Oracle:
         if self.options.epsilon is not None:
             x = x - x.mean(-1, keepdims=True)
             x = x / np.sqrt(np.mean(x**2, -1, keepdims=True) + self.options.epsilon)
-        return self.on_grid("norm", x * self.a.gain + self.a.offset)
+        u = self.on_grid("norm", x * self.a.gain + self.a.offset)
+        ends = self.a.lengths if self.a.lengths.size else np.full(u.shape[1], len(u))
+        return np.where(np.arange(len(u))[:, None, None] < ends[None, :, None], u, 0.0)
 
     def states(self, site: str, v: np.ndarray, before: np.ndarray) -> np.ndarray:
         """One step from each of the states `before`."""
@@ -280,14 +325,11 @@ class Oracle:
         return self.on_grid("residual", self.a.x + self.on_grid("product", g * opening))
 
 
-def _kernel_call(
-    norm: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
-) -> tuple[LayerOptions, LayerArrays]:
+def _kernel_call(model: S5Model, monkeypatch: pytest.MonkeyPatch) -> tuple[LayerOptions, LayerArrays]:
     """What the kernel is given for a small layer under W8A8Abar16."""
-    model = small_model(layers=1, H=12, P=16, norm=norm, bidirectional=bidirectional)
     calls = _calls(monkeypatch)
-    x = jnp.swapaxes(small_inputs(B=9, L=40), 0, 1)
-    forward(model, x, arithmetic=_static(model, "W8A8Abar16")[0])
+    x, lengths = jnp.swapaxes(small_inputs(B=9, L=40), 0, 1), _lengths(40, 9)
+    forward(model, x, arithmetic=_static(model, "W8A8Abar16")[0], lengths=lengths)
     return calls[0]
 
 
@@ -298,16 +340,23 @@ def _coarser_from_right(grids: jax.Array) -> jax.Array:
     return grids.at[rows, 0].divide(2.0).at[rows, 1].multiply(2.0)
 
 
-@pytest.mark.parametrize(("norm", "bidirectional"), [("batch", False), ("layer", False), ("layer", True)])
+@pytest.mark.parametrize(
+    ("norm", "changes"),
+    [("batch", {}), ("layer", {}), ("layer", BOTH_WAYS), ("batch", MASKED), ("layer", MASKED)],
+    ids=str,
+)
 def test_quantized_codes_are_those_of_the_definition(
-    norm: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+    norm: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every operation on what the kernel had before it: equal codes but at ties, and there the neighbour.
 
     So the kernel and the composed layer differ in nothing but the order of their sums: once a sum lies at a tie, the
     recurrence carries the one code on, which is why whole forward passes can be compared by a tolerance only.
     """
-    options, arrays = _kernel_call(norm, bidirectional, monkeypatch)
+    model = small_model(layers=1, H=12, P=16, norm=norm, **changes)
+    bidirectional = model.config.bidirectional
+    options, arrays = _kernel_call(model, monkeypatch)
+    assert arrays.lengths.size == (9 if model.config.padding == "masked" else 0)
     arrays = arrays._replace(grids=_coarser_from_right(arrays.grids))
     directions = ("state", "state_reverse") if bidirectional else ("state",)
     unused = set() if bidirectional else {"state_reverse", "state_reverse_out"}
@@ -355,9 +404,14 @@ def test_quantized_codes_are_those_of_the_definition(
 def test_arrays_that_do_not_fit_are_refused() -> None:
     sizes = {"x": (3, 2, 5), "gain": (5,), "offset": (5,), "a": (4,), "B": (5, 4), "C": (4, 5), "D": (5,),
              "W": (5, 5), "b": (5,), "m1": (0, 0), "m2": (2, 5), "x0": (2, 4), "grids": (0, 0, 0)}  # fmt: skip
-    arrays = LayerArrays(**{name: jnp.zeros(shape) for name, shape in sizes.items()})
+    floats = {name: jnp.zeros(shape) for name, shape in sizes.items()}
+    arrays = LayerArrays(**floats, lengths=jnp.asarray([3, 1], jnp.int32))
     check_shapes(arrays)
+    check_shapes(arrays._replace(lengths=kernel.no_lengths()))
     for name in sizes:
         if name != "x":
-            with pytest.raises(ValueError, match=f"{name}: expected"):
+            with pytest.raises(ValueError, match=f"{name}: expected float32"):
                 check_shapes(arrays._replace(**{name: jnp.zeros((9, 9))}))
+    for lengths in (jnp.zeros(2), jnp.zeros(3, jnp.int32), jnp.zeros((2, 1), jnp.int32)):
+        with pytest.raises(ValueError, match="lengths: expected int32"):
+            check_shapes(arrays._replace(lengths=lengths))

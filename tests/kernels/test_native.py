@@ -11,11 +11,12 @@ from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.network import forward
 from qs5.model.recurrence import scan_sequential
 from tests.support import small_inputs, small_model
-model, x = small_model(layers=1, H=21, P=18), jnp.swapaxes(small_inputs(B=3, L=11), 0, 1)
+model, x = small_model(layers=1, H=21, P=18, **changes), jnp.swapaxes(small_inputs(B=3, L=11), 0, 1)
+lengths = jnp.asarray([11, 1, 6]) if model.config.padding == "masked" else None
 def probe(arithmetic):
     def loss(model):
-        value = forward(model, x, arithmetic=arithmetic, key=jax.random.key(0), batch_stats=True).value
-        return jnp.sum(jnp.sin(value))
+        out = forward(model, x, arithmetic=arithmetic, lengths=lengths, key=jax.random.key(0), batch_stats=True)
+        return jnp.sum(jnp.sin(out.value))
     return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(model))
 pairs = zip(probe(FloatArithmetic()), probe(FloatArithmetic(scan_sequential)))
 print(native.instruction_set(), max(float(jnp.max(jnp.abs(a - b)) / (1e-3 + jnp.max(jnp.abs(b)))) for a, b in pairs))
@@ -26,9 +27,12 @@ TOLERANCE = 2e-5
 
 @pytest.mark.skipif(not native.available(), reason="no native kernels")
 @pytest.mark.parametrize("wanted", ["baseline", "avx2"])
-def test_every_instruction_set_gives_the_layer(wanted: str, run_python, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"bidirectional": True, "padding": "masked", "head": "regression"}], ids=["", "masked"]
+)
+def test_every_instruction_set_gives_the_layer(changes: dict, wanted: str, run_python, monkeypatch) -> None:
     monkeypatch.setenv("QS5_NATIVE_ISA", wanted)
-    used, error = run_python(COMPARE).split()
+    used, error = run_python(f"changes = {changes}\n{COMPARE}").split()
     if used != wanted and wanted != "baseline":
         pytest.skip(f"no {wanted} here, got {used}")
     assert used == wanted

@@ -15,9 +15,10 @@ from qs5.kernels import native
 KERNELS = Path(__file__).parents[2] / "native" / "kernels"
 AVX512 = tuple(f"-mavx512{x}" for x in ("f", "bw", "dq", "vl"))
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wno-psabi", *SANITIZERS)
-LAYERS = 24
-"""Six sizes, one and two directions, float and quantized."""
+LAYERS = 48
+"""Six sizes, one and two directions, float and quantized, with lengths and without."""
 TREES = 6
+"""The same sizes."""
 LEVELS = {"baseline": (), "avx2": ("-mavx2", "-mfma"), "avx512": (*AVX512, "-mfma")}
 NOT_A_NUMBER = "max_malloc_fill_size=1073741824:malloc_fill_byte=255"
 """Fresh memory is filled with bytes that make a NaN, which the program finds in the results."""

@@ -7,7 +7,7 @@
     out = x + m2 g gate(g W + b)
 
 A layer with two directions has the states r_k = a r_{k+1} + u_k B, from 0 behind the last step, as well, and
-y = [s, r] C + D u.
+y = [s, r] C + D u. Where sequences have lengths, u_k = 0 from the end of each one on.
 
 In between values may be rounded to power-of-two grids, with straight-through gradients, as
 `qs5.quantization.static` does it in its simulated mode. Only x, the states, y and z = g W + b are kept for the
@@ -31,7 +31,7 @@ GELUS = ("gelu", "qgelu")
 GATES = ("sigmoid", "hard_sigmoid")
 FLAGS = 16
 """Flags of a half of a packed state come in multiples of this, as `flags_of` in native/kernels/kernels.h has it."""
-CONSTANTS = ("m1", "m2", "grids")
+CONSTANTS = ("m1", "m2", "lengths", "grids")
 """Arrays without a gradient."""
 
 
@@ -47,7 +47,7 @@ class LayerOptions(NamedTuple):
 
 
 class LayerArrays(NamedTuple):
-    """float32. L time, B batch, H features, S = 2M packed states of one direction."""
+    """float32 but for the lengths. L time, B batch, H features, S = 2M packed states of one direction."""
 
     x: jax.Array
     """(L, B, H)"""
@@ -70,6 +70,8 @@ class LayerArrays(NamedTuple):
     m1: jax.Array
     """(B, H), or (0, 0): no dropout. No gradient."""
     m2: jax.Array
+    lengths: jax.Array
+    """int32 (B,), or (0,): all sequences have L steps. No gradient."""
     x0: jax.Array
     """(B, S), state s before the first step."""
     grids: jax.Array
@@ -88,6 +90,11 @@ class LayerResult(NamedTuple):
 def no_mask() -> jax.Array:
     """The mask of a layer without dropout."""
     return jnp.zeros((0, 0))
+
+
+def no_lengths() -> jax.Array:
+    """The lengths of sequences that all have L steps."""
+    return jnp.zeros(0, jnp.int32)
 
 
 def no_grids() -> jax.Array:
@@ -144,7 +151,7 @@ def _layer_backward(options: LayerOptions, kept: Any, g: LayerResult) -> tuple[L
     call = jax.ffi.ffi_call("qs5_layer_backward", results, vmap_method="sequential")
     d = call(*arrays, *saved, *g, **_attributes(options))
     gradients = dict(zip((name for name, _ in wanted), d, strict=True))
-    # Masks and grids are constants of the layer.
+    # Masks, lengths and grids are constants of the layer.
     constants = {name: jnp.zeros_like(getattr(arrays, name)) for name in CONSTANTS}
     return (LayerArrays(**gradients, **constants),)
 
@@ -158,12 +165,14 @@ def check_shapes(arrays: LayerArrays) -> None:
     mask = {(0, 0), (batch, H)}
     expected: dict[str, set[tuple[int, ...]]] = {
         "gain": {(H,)}, "offset": {(H,)}, "a": {(S,)}, "B": {(H, S)}, "C": {(S, H), (2 * S, H)}, "D": {(H,)},
-        "W": {(H, H)}, "b": {(H,)}, "m1": mask, "m2": mask, "x0": {(batch, S)},
+        "W": {(H, H)}, "b": {(H,)}, "m1": mask, "m2": mask,
+        "lengths": {(0,), (batch,)}, "x0": {(batch, S)},
         "grids": {(0, 0, 0), (len(SITES), 4, max(H, S))},
     }  # fmt: skip
     for name, shapes in expected.items():
         array = getattr(arrays, name)
-        if array.shape not in shapes or array.dtype != jnp.float32:
-            raise ValueError(f"{name}: expected float32 {sorted(shapes)}, got {array.dtype} {array.shape}")
+        dtype = "int32" if name == "lengths" else "float32"
+        if array.shape not in shapes or array.dtype != dtype:
+            raise ValueError(f"{name}: expected {dtype} {sorted(shapes)}, got {array.dtype} {array.shape}")
     if arrays.x.dtype != jnp.float32 or S % 2:
         raise ValueError(f"expected float32 x and an even S, got {arrays.x.dtype} and {S}")

@@ -88,21 +88,22 @@ def _mask(u: Signal, context: Context) -> Signal:
     A scan from the left meets padding after the last valid step, and what follows that step counts nowhere.
     Statistics of batch norm include padding either way, as in the official code.
     """
-    if context.lengths is None or not _masks(context):
+    lengths = _masked_lengths(context)
+    if lengths is None:
         return u
-    return Signal(jnp.where(valid_steps(u.value, context.lengths), u.value, 0.0), u.site)
+    return Signal(jnp.where(valid_steps(u.value, lengths), u.value, 0.0), u.site)
 
 
-def _masks(context: Context) -> bool:
-    """Whether steps past the end of a sequence are to be zeroed."""
+def _masked_lengths(context: Context) -> jax.Array | None:
+    """Lengths (B,) past which steps are to be zeroed; None: nowhere."""
     c = context.config
-    return context.lengths is not None and c.padding == "masked" and c.bidirectional
+    return context.lengths if c.padding == "masked" and c.bidirectional else None
 
 
 def _is_whole(layer: Layer, x: Signal, context: Context) -> bool:
-    """Whether `LayerArithmetic.whole_layer` covers this layer: it knows no lengths."""
+    """Whether `LayerArithmetic.whole_layer` covers this layer."""
     c = context.config
-    covered = c.prenorm and c.activation == "half_glu1" and layer.gate is not None and not _masks(context)
+    covered = c.prenorm and c.activation == "half_glu1" and layer.gate is not None
     return covered and x.value.ndim == 3 and x.value.dtype == jnp.float32
 
 
@@ -134,6 +135,7 @@ def _whole_layer(
         gelu=c.gelu,
         gate=c.gate,
         masks=(masks[0], masks[1]),
+        lengths=_masked_lengths(context),
         x0=x0,
     )
     return A.whole_layer(name, x, whole, batch_stats=context.batch_stats)

@@ -26,7 +26,8 @@ from qs5.model.norms import (
 class WholeLayer(NamedTuple):
     """A pre-norm layer with the half_glu1 activation, before any quantization. C has columns for each direction.
 
-    Masks are those of the two dropouts, (B, H) or None; the rest is named as in the layer's operations.
+    Masks are those of the two dropouts, (B, H) or None. Lengths (B,), or None: the norm gives zero past the end of each
+    sequence. The rest is named as in the layer's operations.
     """
 
     norm: Norm
@@ -40,6 +41,7 @@ class WholeLayer(NamedTuple):
     gelu: Gelu
     gate: Gate
     masks: tuple[jax.Array | None, jax.Array | None]
+    lengths: jax.Array | None
     x0: jax.Array | None
 
 
@@ -85,6 +87,7 @@ def compute(
     """The layer on x (L, B, H). `known`: statistics of x, if somebody has them."""
     gain, offset, used = _affine(x, layer.norm, known=known, batch_stats=batch_stats)
     first, second = (kernel.no_mask() if m is None else m for m in layer.masks)
+    lengths = kernel.no_lengths() if layer.lengths is None else jnp.asarray(layer.lengths, jnp.int32)
     a = jnp.concatenate(weights.a)
     x0 = jnp.zeros((x.shape[1], a.shape[0])) if layer.x0 is None else layer.x0
     table = kernel.no_grids() if grids is None else grids.table
@@ -94,9 +97,8 @@ def compute(
         gate=layer.gate,
         rounded=grids.rounded if grids else (False,) * len(kernel.SITES),
     )
-    arrays = kernel.LayerArrays(
-        x, gain, offset, a, weights.B, weights.C, weights.D, weights.W, weights.b, first, second, x0, table
-    )
+    _, B, C, D, W, b = weights
+    arrays = kernel.LayerArrays(x, gain, offset, a, B, C, D, W, b, first, second, lengths, x0, table)
     done = kernel.layer(options, arrays)
     statistics = statistics_from_sums(done.sum, done.sum_square, x.shape[0] * x.shape[1])
     return Computed(done.out, statistics, used, done.last)
