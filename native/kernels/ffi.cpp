@@ -121,8 +121,8 @@ ffi::Error layer_backward(ffi::ThreadPool pool, bool layer_norm, float epsilon, 
                           int64_t rounded, F32 x, F32 gain, F32 offset, F32 a, F32 B, F32 C, F32 D, F32 W, F32 b,
                           F32 m1, F32 m2, I32 lengths, F32 x0, F32 grids, F32 states, F32 y, F32 z,
                           ffi::Buffer<ffi::U8> inside, F32 g_out, F32 g_sum, F32 g_sum_square, F32 g_last,
-                          OutF32 g_x, OutF32 g_gain, OutF32 g_offset, OutF32 g_a, OutF32 g_B, OutF32 g_C, OutF32 g_D, OutF32 g_W, OutF32 g_b,
-                          OutF32 g_x0) {
+                          OutF32 g_x, OutF32 g_gain, OutF32 g_offset, OutF32 g_a, OutF32 g_B, OutF32 g_C, OutF32 g_D,
+                          OutF32 g_W, OutF32 g_b, OutF32 g_x0) {
   const Layer layer = layer_of({layer_norm, epsilon, gelu, gate, rounded}, x, gain, offset, a, B, C, D, W, b, m1, m2,
                                lengths, x0, grids);
   // The gradient only reads what was saved.
