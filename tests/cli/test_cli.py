@@ -48,9 +48,8 @@ def test_journey_from_training_to_a_judged_quantized_run(
     assert 0.0 <= result["accuracy"] <= 1.0
     assert (out / "records.jsonl").read_text().count('"split": "test"') == 1
     assert main(["inspect", str(out), "--examples", "32", "--save"]) == 0
-    table = " ".join(
-        capsys.readouterr().out.split()
-    )  # a title is broken into lines where the folder's name is long
+    # A title is broken into lines where the folder's name is long.
+    table = " ".join(capsys.readouterr().out.split())
     assert (out / "inspection.json").is_file() and "is for qs5 report" in table
     assert "layers.0.ssm.state" in table and "W4A8,exact=true" in table and "4.00 bits a weight" in table
 
