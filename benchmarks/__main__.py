@@ -1,9 +1,9 @@
 """`python -m benchmarks [GROUP ...]`: training steps; writes results/bench/training_step.{md,json}.
 
 Groups: training (float, paper size), sizes (half size), norms (layer, batch, bidirectional), qat (over float),
-qat-jax (QAT without native kernels); without a name all of them. A group that is measured replaces its part of the
-results, the others stay. Needs the native kernels, and a C compiler for the float32 peak. Leave the machine alone
-meanwhile.
+qat-jax (QAT without native kernels), paper (QAT the paper's way); without a name all of them. A group that is measured
+replaces its part of the results, the others stay. Needs the native kernels, and a C compiler for the float32 peak.
+Leave the machine alone meanwhile.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from qs5.cli.malloc import tune_malloc
 from qs5.errors import UserError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "bench"
-GROUPS = ("training", "sizes", "norms", "qat", "qat-jax")
+GROUPS = ("training", "sizes", "norms", "qat", "qat-jax", "paper")
 LEAST_ROUNDS = 2
 """Quartiles need two."""
 

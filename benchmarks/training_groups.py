@@ -22,6 +22,8 @@ LAYER, BATCH_NORM, BOTH_WAYS = (
 )
 SPECS = ("W8A8", "W8A8Abar16")
 LIMIT = "at most 1.15"
+PAPER = "QAT W8A8, the paper's way"
+PAPER_SPEC = "W8A8,schedule=parallel,range_rule=aqt,quantized_backward=true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ def groups(
     """By the name that the command line takes, in the order of the page."""
     made = {"training": _training(full), "sizes": _sizes(half), "norms": _norms(full), "qat": _qat(full)}
     made["qat-jax"] = _qat_without_kernels(full)
+    made["paper"] = _paper(half)
     return {
         name: Group(
             title=title, about=about, steps=steps, quotients=quotients, shares=shares, batch=batch, length=length
@@ -141,6 +144,23 @@ def _qat_without_kernels(c: ModelConfig) -> _Parts:
             Quotient(title=f"{spec}: JAX alone over native kernels", over=simulated, under=native)
         )
     return "Quantized (QAT), JAX alone", describe(c), steps, tuple(quotients), {}
+
+
+def _paper(c: ModelConfig) -> _Parts:
+    plain = c.replace(norm="layer", norm_bias=False)
+    replaced = plain.replace(gelu="qgelu", gate="hard_sigmoid")
+    native, jax = f"{PAPER}, native scan", f"{PAPER}, JAX alone"
+    steps = {
+        LAYER: Step(config=plain),
+        native: Step(config=replaced, spec=PAPER_SPEC),
+        jax: Step(config=replaced, spec=PAPER_SPEC, kernels=False),
+    }
+    quotients = (
+        Quotient(title=f"{PAPER} over float", over=native, under=LAYER),
+        Quotient(title=f"{PAPER}: JAX alone over the native scan", over=jax, under=native),
+    )
+    about = f"{describe(plain)} The paper's way quantizes gradients, too, and has qGELU and the hard sigmoid."
+    return "Quantized the paper's way, half size", about, steps, quotients, {}
 
 
 def describe(c: ModelConfig, *, norm: bool = True) -> str:

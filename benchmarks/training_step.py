@@ -16,6 +16,7 @@ from qs5.model.discretize import Complex
 from qs5.model.network import S5Model, init_model, trainable
 from qs5.quantization.build import arithmetic_for_spec
 from qs5.quantization.calibration import calibrate, plan_grids
+from qs5.quantization.dynamic import DynamicArithmetic
 from qs5.quantization.spec import spec_of
 from qs5.quantization.static import StaticArithmetic
 from qs5.tasks.task import Encoding
@@ -84,7 +85,7 @@ class Step:
         real = jnp.swapaxes(x[:, :CALIBRATION_LENGTH].astype(jnp.float32) / 255.0, 0, 1)
         spec, stats = spec_of(self.spec), calibrate(model, [(real, None)], data="random")
         arithmetic = arithmetic_for_spec(spec, model.config, plan_grids(stats, spec, model.config))
-        if isinstance(arithmetic, StaticArithmetic):
+        if isinstance(arithmetic, StaticArithmetic | DynamicArithmetic):
             return dataclasses.replace(arithmetic, kernels=self.kernels)
         return arithmetic
 

@@ -177,7 +177,9 @@ def test_without_native_kernels_there_is_one_clear_line(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow  # compiles
-@pytest.mark.parametrize("changes", [{"optimizer": True}, {"spec": "W8A8"}])
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": True}, {"spec": "W8A8"}, {"spec": training_groups.PAPER_SPEC}]
+)
 def test_a_step_computes_a_finite_loss(changes: dict[str, Any]):
     c = TINY.replace(d_in=1, layers=1, dropout=0.1, norm="batch")
     results = Step(config=c, **changes).call(batch=BATCH, length=LENGTH)()

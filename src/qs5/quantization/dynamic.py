@@ -47,7 +47,7 @@ from qs5.model.config import ModelConfig, Pooling
 from qs5.model.discretize import Complex
 from qs5.model.norms import LAYER_EPS, Norm, per_channel
 from qs5.model.operators import qgelu_gate
-from qs5.quantization.dynamic_scan import ScanFormat, quantized_scan
+from qs5.quantization.dynamic_scan import ScanFormat, quantized_scan, tree_jax
 from qs5.quantization.fake_quant import Bilinear, DynamicFormat, Operand, product, quantize
 from qs5.quantization.spec import Bits, QuantSpec
 
@@ -62,6 +62,8 @@ class DynamicArithmetic(Arithmetic):
 
     spec: QuantSpec
     config: ModelConfig
+    kernels: bool = True
+    """Use the native kernel of the scan where it exists."""
 
     @classmethod
     def of(cls, spec: QuantSpec, config: ModelConfig) -> "DynamicArithmetic":
@@ -138,7 +140,9 @@ class DynamicArithmetic(Arithmetic):
             rule=self.spec.range_rule,
             quantized_backward=self.spec.quantized_backward,
         )
-        return Signal(quantized_scan(Lambda_bar, Bu.value, x0, format=format, reverse=reverse), site)
+        tree = None if self.kernels else tree_jax
+        states = quantized_scan(Lambda_bar, Bu.value, x0, format=format, reverse=reverse, tree=tree)
+        return Signal(states, site)
 
     def output_projection(
         self, site: str, states: tuple[Signal, ...], u: Signal, C: Complex, D: jax.Array, *, factor: float
