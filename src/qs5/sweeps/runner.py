@@ -62,7 +62,7 @@ def run_cells(
 ) -> None:
     """Run what is not finished, at most `jobs` at once; a cell waits for its float parent.
 
-    The processors are shared out: processes that each have as many threads as there are processors slow each other.
+    The processors are shared out: all processes together then have as many threads as there are processors.
     command: how to run one cell, as a process. retry: failed cells are tried again. Cells whose parent failed
     are not run.
     """
