@@ -1,10 +1,12 @@
-// Handlers that XLA calls: buffers to pointers, and XLA's own threads as the runner. Shapes are checked in Python.
+// Handlers that XLA calls: buffers to pointers, and XLA's own threads as the runner. Shapes are checked in Python, but
+// for the two arrays whose layout is the kernels' own.
 #include "ffi.h"
 
 #include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "kernels.h"
 #include "xla/ffi/api/ffi.h"
@@ -62,6 +64,23 @@ const float *optional(const F32 &buffer) { return buffer.element_count() == 0 ? 
 const int32_t *optional(const I32 &buffer) { return buffer.element_count() == 0 ? nullptr : buffer.typed_data(); }
 float *optional(OutF32 &buffer) { return buffer->element_count() == 0 ? nullptr : buffer->typed_data(); }
 
+// Refuses an array that Python laid out otherwise than the kernels do; an empty one is not wanted.
+ffi::Error check_layout(const char *name, std::size_t elements, Index expected) {
+  if (elements == 0 || static_cast<Index>(elements) == expected) return ffi::Error::Success();
+  return ffi::Error::InvalidArgument(std::string(name) + ": expected " + std::to_string(expected) + " elements, got " +
+                                     std::to_string(elements) + ": qs5.kernels and native/kernels/kernels.h differ");
+}
+
+ffi::Error check_inside(const Shape &n, std::size_t elements) {
+  return check_layout("inside", elements, n.L * n.B * 2 * flags_of(n.M));
+}
+
+ffi::Error check_prefix(const Shape &n, std::size_t elements) {
+  Index rows = n.L;
+  for (Index length = n.L; length > 0; length /= 2) rows += length;
+  return check_layout("saved", elements, prefix_blocks(n.B) * rows * 2 * n.M * kPrefixBlock);
+}
+
 // C has S rows for each direction.
 Shape layer_shape(const F32 &x, const F32 &a, const F32 &C) {
   const auto d = x.dimensions();
@@ -106,6 +125,7 @@ ffi::Error layer_forward(ffi::ThreadPool pool, bool layer_norm, float epsilon, i
                          OutF32 states, OutF32 y, OutF32 z, OutU8 inside) {
   const Layer layer = layer_of({layer_norm, epsilon, gelu, gate, rounded}, x, gain, offset, a, B, C, D, W, b, m1, m2,
                                lengths, x0, grids);
+  if (auto error = check_inside(layer.shape, inside->element_count()); error.failure()) return error;
   uint8_t *bytes = inside->element_count() == 0 ? nullptr : inside->typed_data();
   const LayerForward call{layer,
                           {optional(states), optional(y), optional(z), bytes},
@@ -125,6 +145,7 @@ ffi::Error layer_backward(ffi::ThreadPool pool, bool layer_norm, float epsilon, 
                           OutF32 g_W, OutF32 g_b, OutF32 g_x0) {
   const Layer layer = layer_of({layer_norm, epsilon, gelu, gate, rounded}, x, gain, offset, a, B, C, D, W, b, m1, m2,
                                lengths, x0, grids);
+  if (auto error = check_inside(layer.shape, inside.element_count()); error.failure()) return error;
   // The gradient only reads what was saved.
   const Saved saved{states.typed_data(), y.typed_data(), z.typed_data(), inside.typed_data()};
   const LayerBackward call{layer,
@@ -173,6 +194,7 @@ PrefixGrid grid_of(int64_t bits, float edge) { return {static_cast<int>(bits), 1
 
 ffi::Error prefix_forward(ffi::ThreadPool pool, bool reverse, int64_t a_bits, float a_edge, int64_t state_bits,
                           float state_edge, F32 a, F32 b, OutF32 states, OutF32 saved) {
+  if (auto error = check_prefix(scan_shape(b), saved->element_count()); error.failure()) return error;
   const Prefix call{scan_shape(b), reverse, grid_of(a_bits, a_edge), grid_of(state_bits, state_edge), a.typed_data(),
                     b.typed_data(), states->typed_data(), optional(saved)};
   kernels().prefix_forward(call, runner_of(pool));
@@ -182,6 +204,7 @@ ffi::Error prefix_forward(ffi::ThreadPool pool, bool reverse, int64_t a_bits, fl
 ffi::Error prefix_backward(ffi::ThreadPool pool, bool reverse, int64_t a_bits, float a_edge, int64_t state_bits,
                            float state_edge, int64_t back_bits, float back_edge, int64_t a_back_bits,
                            float a_back_edge, F32 a, F32 saved, F32 g, OutF32 g_a, OutF32 g_b) {
+  if (auto error = check_prefix(scan_shape(g), saved.element_count()); error.failure()) return error;
   const PrefixBackward call{scan_shape(g),
                             reverse,
                             grid_of(a_bits, a_edge),

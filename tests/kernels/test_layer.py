@@ -421,3 +421,11 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     for lengths in (jnp.zeros(2), jnp.zeros(3, jnp.int32), jnp.zeros((2, 1), jnp.int32)):
         with pytest.raises(ValueError, match="lengths: expected int32"):
             check_shapes(arrays._replace(lengths=lengths))
+
+
+def test_flags_laid_out_for_other_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    options, arrays = _kernel_call(small_model(layers=1, H=12, P=16, norm="batch"), monkeypatch)
+    kernel._forward(options, arrays, save=True)
+    monkeypatch.setattr(kernel, "FLAGS", 2 * kernel.FLAGS)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="inside: expected 11520 elements, got 23040"):
+        jax.block_until_ready(kernel._forward(options, arrays, save=True))

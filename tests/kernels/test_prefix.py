@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qs5.kernels import native
+from qs5.kernels import native, prefix as kernel
 from qs5.kernels.prefix import check_shapes, rows_of
 from qs5.model.discretize import Complex
 from qs5.quantization.dynamic_scan import ScanFormat, Tree, quantized_scan, tree_jax, tree_native
@@ -117,3 +117,14 @@ def test_shapes_are_checked() -> None:
     for wrong in ((a[:2], b), (a, b[:0]), (a[:3], b[..., :3]), (a, b[0]), (a, b.astype(jnp.int32))):
         with pytest.raises(ValueError, match=r"expected float32 a \(S,\)"):
             check_shapes(*wrong)
+
+
+def test_what_was_kept_for_other_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree over 7 steps has 11 elements; with the 7 states, of 4 numbers, for 2 blocks of 16 sequences."""
+    a, b = _problem(7, 17, 2)
+    options = kernel.PrefixOptions(False, *(kernel.PrefixGrid() for _ in range(4)))
+    packed = jnp.concatenate([a.re, a.im])
+    kernel._forward(options, packed, b, save=True)
+    monkeypatch.setattr(kernel, "BLOCK", 8)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="saved: expected 2304 elements, got 1728"):
+        jax.block_until_ready(kernel._forward(options, packed, b, save=True))
