@@ -150,7 +150,7 @@ def _ways(task: str, method: str, spec: str = "") -> tuple[Wanted | None, Wanted
         norm = {"norm": spec} if spec else {}
         return Wanted(task=task, method="fp", spec="float", way="float", model=norm), None
     if spec.endswith("*"):
-        return _products_only(task, {"norm": "layer"}), None
+        return _products_only(task, {}), None
     return _both(task, method, spec)
 
 
