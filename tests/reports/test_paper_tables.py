@@ -127,6 +127,12 @@ def test_scales_are_not_mixed():
     assert cell == "50.00 [1]<br>75.00 [2]"
 
 
+def test_models_of_two_sizes_are_told_apart_in_the_cell():
+    small = line(value=0.5, extra={"model": MODEL | {"H": 64, "P": 64}})
+    cell = row_of(text_of("table5", small, line(value=0.75)), "PTQ", "W8A8")[4]
+    assert cell == f"50.00, H=64, batch norm [1]<br>75.00, H={MODEL['H']}, batch norm [2]"
+
+
 def test_seeds_of_runs_that_are_called_otherwise_are_one_group_with_both_commands():
     a = line(value=0.5, command="qs5 evaluate runs/x", extra={"recipe": ""})
     b = line(

@@ -308,10 +308,12 @@ def _cell(wanted: Wanted | None, section: Section, sources: Sources, notes: _Not
     groups = grouped(r for r in sources.results if wanted.fits(r))
     if not groups:
         return f"not run here {notes.command(how_to_run(wanted, section, sources.recipes))}"
-    return "<br>".join(_value(group, notes) for group in groups)
+    models = [group.results[0].brief for group in groups]
+    told_apart = models if len(set(models)) > 1 else [""] * len(groups)
+    return "<br>".join(_value(g, m, notes) for g, m in zip(groups, told_apart, strict=True))
 
 
-def _value(group: Group, notes: _Notes) -> str:
+def _value(group: Group, model: str, notes: _Notes) -> str:
     first = group.results[0]
     commits = ", ".join(dict.fromkeys(r.commit for r in group.results))
     calls = ", ".join(f"`{call}`" for call in dict.fromkeys(r.call for r in group.results))
@@ -322,10 +324,7 @@ def _value(group: Group, notes: _Notes) -> str:
         f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
         f"commit {commits}; {calls}"
     )
-    text = group.percent
-    if first.other_data:
-        text += f", {first.other_data}"
-    return f"{text} {mark}"
+    return f"{', '.join(part for part in (group.percent, model, first.other_data) if part)} {mark}"
 
 
 def _remarks(table: Mapping[str, Any]) -> list[str]:

@@ -65,6 +65,11 @@ class Result:
         return ", ".join(part for part in (self.recipe, self.sizes) if part) or "scale not recorded"
 
     @property
+    def brief(self) -> str:
+        """Width and norm, which tell models of one task apart; empty where they are not recorded."""
+        return f"H={self.model['H']}, {self.model['norm']} norm" if "H" in self.model else ""
+
+    @property
     def sizes(self) -> str:
         """Those of the model and of its training in a few words; empty where they are not recorded."""
         m, parts = self.model, list[str]()
