@@ -147,13 +147,30 @@ def test_qaft_in_polar_form_moves_all_but_the_eigenvalues(parent, tmp_path: Path
     assert run.read_run(tmp_path).recipe.train.freeze_eigenvalues
 
 
-def test_training_refuses_to_reconstruct_what_it_would_then_move(parent, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["linear", "polar"])
+def test_qaft_starts_from_reconstructed_weights_where_they_are_asked_for(
+    form: str, parent, tmp_path: Path
+) -> None:
+    """With learning rates of zero what it ends with is where it began: bit for bit the model of PTQ."""
     model, info = parent
-    spec, options = spec_of("W4A8,rounding=reconstructed"), methods.qaft_options(OPTIONS, epochs=1)
-    with pytest.raises(UserError, match="belongs to --method ptq"):
-        methods.qaft(model, TASK, spec, parent=info, name="float", options=options, out=tmp_path / "qaft")
-    with pytest.raises(UserError, match="belongs to --method ptq"):
-        methods.qat(RECIPE, TASK, spec, out=tmp_path / "qat")
+    spec, options = spec_of(f"W4A8,form={form},rounding=reconstructed"), OPTIONS.replace(epochs=1)
+    frozen = methods.qaft_options(options, lr_factor=0.0, epochs=1)
+    start = methods.ptq(model, TASK, spec, parent=info, name="float", out=tmp_path / "ptq").model
+    tuned = methods.qaft(model, TASK, spec, parent=info, name="float", options=frozen, out=tmp_path / "qaft")
+    assert_same_bits(tuned, start)
+    kept = run.read_run(tmp_path / "qaft")
+    assert kept.recipe.train.freeze_eigenvalues
+    assert kept.spec is not None and kept.spec["rounding"] == "reconstructed"
+    moving = methods.qaft_options(options, lr_factor=0.5, epochs=1)
+    moved = methods.qaft(model, TASK, spec, parent=info, name="float", options=moving, out=tmp_path / "moved")
+    for mine, old in zip(moved.layers, start.layers, strict=True):
+        assert_same_bits(mine.ssm.Lambda_re, old.ssm.Lambda_re)
+        assert not np.array_equal(mine.ssm.C_re, old.ssm.C_re)
+
+
+def test_training_from_scratch_refuses_to_reconstruct(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rounding=reconstructed needs a float model"):
+        methods.qat(RECIPE, TASK, spec_of("W4A8,rounding=reconstructed"), out=tmp_path / "qat")
     assert not any(tmp_path.iterdir())
 
 

@@ -72,7 +72,8 @@ class QuantSpec:
     rounding: Rounding = "auto"
     """How PTQ finds the codes of weights (sequential only). nearest: each weight by itself.
     reconstructed: matrices that answer as the float ones do, see `qs5.quantization.reconstruction`. auto:
-    reconstructed where weights have fewer bits than 8, or a linear Lambda-bar fewer than 12."""
+    reconstructed where weights have fewer bits than 8, or a linear Lambda-bar fewer than 12. Fine-tuning starts from
+    reconstructed weights where they are asked for by name, from those of the float model otherwise."""
     quantized_backward: bool = False
     """Quantize the backward pass too, as the paper's code does (parallel only)."""
     quantized_norm: bool = True

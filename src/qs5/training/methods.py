@@ -130,19 +130,21 @@ def qaft(
 ) -> S5Model:
     """Quantization-aware fine-tuning of a float model; `options` as from `qaft_options`.
 
-    It starts from the float weights, not from reconstructed ones (docs/recurrent-bits.md: they are a better model but
-    a worse start). Eigenvalues in polar codes keep the codes of the float model: what is tuned is the rest.
-    Raises UserError for a spec that asks for reconstructed weights by name.
+    It starts from the float weights; with rounding=reconstructed from those that PTQ would give (which start is better
+    when: docs/recurrent-bits.md). Eigenvalues in polar codes, and those that weights were reconstructed for, keep the
+    codes of the float model: what is tuned is the rest.
     """
-    _check_rounding(spec)
     model = prepared(model, spec)
-    plan = calibrated_plan(model, task, spec)
-    options = options.replace(freeze_eigenvalues=options.freeze_eigenvalues or spec.form == "polar")
+    reconstructed = spec.rounding == "reconstructed"
+    start, plan = fitted(model, task, spec) if reconstructed else (model, calibrated_plan(model, task, spec))
+    options = options.replace(
+        freeze_eigenvalues=options.freeze_eigenvalues or reconstructed or spec.form == "polar"
+    )
     arithmetic = arithmetic_for_spec(spec, model.config, plan)
     recipe = dataclasses.replace(parent.recipe, model=model.config, train=options)
     info = run.info_of(recipe, task, method="qaft", spec=to_json(spec), parent=name)
     return fit_run(
-        model,
+        start,
         task,
         info=info,
         arithmetic_for=lambda _: arithmetic,
@@ -179,7 +181,11 @@ def qaft_options(
 
 def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Observer = QUIET) -> S5Model:
     """Quantization-aware training from scratch. Raises UserError for a spec that asks for reconstructed weights."""
-    _check_rounding(spec)
+    if spec.rounding == "reconstructed":
+        raise UserError(
+            f"spec {spec.name}: rounding=reconstructed needs a float model, which qat has not; expected rounding=auto "
+            "or nearest, or --method ptq or qaft"
+        )
     recipe = run.complete(recipe, task)
     model = prepared(init_model(jax.random.key(recipe.train.seed), recipe.model), spec)
     info = run.info_of(recipe, task, method="qat", spec=to_json(spec))
@@ -188,14 +194,6 @@ def qat(recipe: Recipe, task: Task, spec: QuantSpec, *, out: Path, observer: Obs
         return arithmetic_for_spec(spec, current.config, calibrated_plan(current, task, spec))
 
     return fit_run(model, task, info=info, arithmetic_for=arithmetic_for, out=out, observer=observer)
-
-
-def _check_rounding(spec: QuantSpec) -> None:
-    if spec.rounding == "reconstructed":
-        raise UserError(
-            f"spec {spec.name}: rounding=reconstructed belongs to --method ptq; expected rounding=auto or nearest "
-            "with qaft and qat, which start from float weights"
-        )
 
 
 def fitted(
