@@ -128,11 +128,13 @@ def card(task: str, results: Sequence[Result]) -> list[str]:
     ]
 
 
+RECONSTRUCTED = (("rounding", "reconstructed"),)
 COLUMNS: dict[str, Callable[[Result], bool]] = {
     "PTQ, the paper's way": lambda r: r.method == "ptq" and r.way == "paper" and _replaced(r),
     "PTQ, deployable": lambda r: r.method == "ptq" and _plain(r),
     "PTQ, deployable, `form=polar`": lambda r: r.method == "ptq" and r.changes == (("form", "polar"),),
     "QAFT, deployable": lambda r: r.method == "qaft" and _plain(r),
+    "QAFT, deployable, from reconstructed weights": lambda r: r.method == "qaft" and r.changes == RECONSTRUCTED,
     "QAT, deployable": lambda r: r.method == "qat" and _plain(r),
 }
 

@@ -324,7 +324,8 @@ def _value(group: Group, model: str, notes: _Notes) -> str:
         f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
         f"commit {commits}; {calls}"
     )
-    return f"{', '.join(part for part in (group.percent, model, first.other_data) if part)} {mark}"
+    parts = (group.percent, model, first.start, first.other_data)
+    return f"{', '.join(part for part in parts if part)} {mark}"
 
 
 def _remarks(table: Mapping[str, Any]) -> list[str]:

@@ -70,6 +70,12 @@ class Result:
         return f"H={self.model['H']}, {self.model['norm']} norm" if "H" in self.model else ""
 
     @property
+    def start(self) -> str:
+        """What fine-tuning began with, where it is not the float weights."""
+        named = ("rounding", "reconstructed") in self.changes
+        return "from reconstructed weights" if self.method == "qaft" and named else ""
+
+    @property
     def sizes(self) -> str:
         """Those of the model and of its training in a few words; empty where they are not recorded."""
         m, parts = self.model, list[str]()
