@@ -6,4 +6,4 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """Training gave no model: no epoch had a finite validation metric."""
+    """Training gave no model: no epoch had a finite validation metric, or what came out has no finite values."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tests.quantization.integer_oracle import IntegerNetwork
 from tests.support import small_config
 
-from qs5.errors import UserError
+from qs5.errors import DivergedError, UserError
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.network import S5Model, forward, init_model
 from qs5.quantization.build import static_arithmetic
@@ -200,3 +201,11 @@ def test_grid_rounds_halves_up_and_saturates() -> None:
     assert to_grid(x, grid).tolist() == [0.5, 0.0, 1.0, -0.5, 0.0, 3.5, -3.5]
     slopes = jax.grad(lambda v: jnp.sum(to_grid(v, grid)))(x)
     assert slopes.tolist() == [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_model_without_finite_values_has_no_scales() -> None:
+    model = _model()
+    infinite = jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), model.layers[0].gate)
+    broken = eqx.tree_at(lambda m: m.layers[0].gate, model, infinite)
+    with pytest.raises(DivergedError, match=r"expected finite values, got NaN or infinity from layers\.0\.gate on"):
+        _stats(broken)

@@ -275,7 +275,8 @@ def test_logits_of_nan_are_no_accuracy():
 
 
 def test_training_that_diverges_is_an_error_that_says_so():
-    """Targets of NaN make every validation metric NaN: no epoch can be the best one."""
+    """Targets of NaN make every validation metric NaN: no epoch can be the best one. Nor is there anything left to learn
+    after the first, whose steps made every parameter NaN."""
     y = np.full((8, 12, 1), np.nan, np.float32)
     x = np.zeros((8, 12, 1), np.float32)
     split = Split(x=x, y=y, lengths=None)
@@ -283,6 +284,8 @@ def test_training_that_diverges_is_an_error_that_says_so():
         train=split, validation=split, test=split, classes=None, objective="regression", metric="rmse"
     )
     model = small_model(d_in=1, d_out=1, layers=1, head="regression")
-    options = TrainOptions(epochs=1, batch_size=8, warmup_epochs=0.0)
+    options, epochs = TrainOptions(epochs=3, batch_size=8, warmup_epochs=0.0), []
+    observer = Observer(epoch=lambda report, *_: epochs.append(report.epoch))
     with pytest.raises(UserError, match="training diverged"):
-        fit(model, task, arithmetic_for=lambda _: FloatArithmetic(), options=options)
+        fit(model, task, arithmetic_for=lambda _: FloatArithmetic(), options=options, observer=observer)
+    assert epochs == [1]

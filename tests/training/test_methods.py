@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.support import assert_same_bits, small_config, small_model, small_task
 
-from qs5.errors import UserError
+from qs5.errors import DivergedError, UserError
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.network import S5Model, init_model
 from qs5.quantization.build import eigenvalue_codes, prepared
@@ -195,6 +195,14 @@ def test_qat_keeps_the_grids_its_best_model_was_judged_under(tmp_path: Path) -> 
     again = methods.judge(stored, TASK, info=info, split="validation")
     assert (again.value, again.loss) == (best["value"], best["loss"])
     assert info.method == "qat" and info.plan is not None
+
+
+def test_qat_whose_weights_become_nan_says_that_it_diverged(tmp_path: Path) -> None:
+    """In the first of three epochs: before the second, scales are calibrated anew, of which there are none."""
+    steep = dataclasses.replace(RECIPE, train=OPTIONS.replace(lr=1e30, ssm_lr=1e30))
+    with pytest.raises(DivergedError, match="training diverged: no epoch gave a finite validation accuracy"):
+        methods.qat(steep, TASK, SPEC, out=tmp_path)
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.slow

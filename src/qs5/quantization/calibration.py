@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qs5.errors import DivergedError
 from qs5.model.arithmetic import FloatArithmetic, Signal
 from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model, forward
@@ -64,7 +65,8 @@ def calibrate(
 ) -> CalibrationStats:
     """Ranges over batches of (x real time-major (L, B, D), lengths). `data` identifies the data set.
 
-    Padding counts: a streaming device sees those steps too.
+    Padding counts: a streaming device sees those steps too. Raises DivergedError for a model that has no finite values
+    on them.
     """
     merged: dict[str, SiteRange] = {}
     examples = 0
@@ -73,6 +75,13 @@ def calibrate(
         for site, (largest, smallest, sample) in record(model, x, lengths).items():
             new = SiteRange(np.asarray(largest), float(smallest), np.asarray(sample))
             merged[site] = _merge(merged[site], new) if site in merged else new
+    in_order = [site.name for site in sites_of(model.config) if site.name in merged]
+    lost = next((name for name in in_order if not np.isfinite(merged[name].largest).all()), None)
+    if lost is not None:
+        raise DivergedError(
+            f"calibration: expected finite values, got NaN or infinity from {lost} on: the training of this model "
+            "diverged; train it again with lower learning rates"
+        )
     return CalibrationStats(_with_copies(merged), data, examples)
 
 

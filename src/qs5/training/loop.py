@@ -173,7 +173,8 @@ def fit(
     observer: Observer = Observer(),  # noqa: B008  (an immutable value)
     teacher: Teacher | None = None,
 ) -> TrainState:
-    """Train until `options.epochs` or until `patience` runs out; select on the validation metric.
+    """Train until `options.epochs`, until `patience` runs out or the parameters are no numbers any more; select on the
+    validation metric.
 
     With a folder `run`, the state is checkpointed after every epoch, and a run found there is continued,
     giving bit for bit what an uninterrupted one would have. teacher: of a fine-tuning, where the options want one.
@@ -186,7 +187,7 @@ def fit(
     with contextlib.closing(Checkpoints(run)) if run else contextlib.nullcontext() as checkpoints:
         if checkpoints:
             state = checkpoints.restore(state) or state
-        while state.epoch < options.epochs and not _out_of_patience(state, options):
+        while state.epoch < options.epochs and not _out_of_patience(state, options) and not _lost(state.model):
             state = _epoch(state, stepper, task, arithmetic_for(state.model), options, observer)
             if checkpoints:
                 checkpoints.save(state)
@@ -219,6 +220,11 @@ def steps_per_epoch(task: Task, options: TrainOptions) -> int:
 
 def _out_of_patience(state: TrainState, options: TrainOptions) -> bool:
     return options.patience is not None and state.epoch - state.best_epoch >= max(options.patience, 1)
+
+
+def _lost(model: S5Model) -> bool:
+    """Whether a parameter is NaN or infinite: no step makes it a number again."""
+    return not all(bool(jnp.isfinite(v).all()) for v in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
 
 
 def _epoch(
