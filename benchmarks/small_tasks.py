@@ -134,7 +134,9 @@ COLUMNS: dict[str, Callable[[Result], bool]] = {
     "PTQ, deployable": lambda r: r.method == "ptq" and _plain(r),
     "PTQ, deployable, `form=polar`": lambda r: r.method == "ptq" and r.changes == (("form", "polar"),),
     "QAFT, deployable": lambda r: r.method == "qaft" and _plain(r),
-    "QAFT, deployable, from reconstructed weights": lambda r: r.method == "qaft" and r.changes == RECONSTRUCTED,
+    "QAFT, deployable, from reconstructed weights": lambda r: (
+        r.method == "qaft" and r.changes == RECONSTRUCTED
+    ),
     "QAT, deployable": lambda r: r.method == "qat" and _plain(r),
 }
 

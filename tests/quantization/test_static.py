@@ -207,5 +207,7 @@ def test_a_model_without_finite_values_has_no_scales() -> None:
     model = _model()
     infinite = jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), model.layers[0].gate)
     broken = eqx.tree_at(lambda m: m.layers[0].gate, model, infinite)
-    with pytest.raises(DivergedError, match=r"expected finite values, got NaN or infinity from layers\.0\.gate on"):
+    with pytest.raises(
+        DivergedError, match=r"expected finite values, got NaN or infinity from layers\.0\.gate on"
+    ):
         _stats(broken)

@@ -124,7 +124,9 @@ def test_fine_tuning_of_one_epoch_and_of_a_tenth_are_told_apart():
 
 def test_starts_of_fine_tuning_are_told_apart_in_the_cell():
     tuned = {"method": "qaft", "value": 0.5}
-    lines = [line(**tuned, extra={"spec": spec, "epochs": 1}) for spec in ("W8A8", "W8A8,rounding=reconstructed")]
+    lines = [
+        line(**tuned, extra={"spec": spec, "epochs": 1}) for spec in ("W8A8", "W8A8,rounding=reconstructed")
+    ]
     cell = row_of(text_of("table5", *lines), "QAFT, one epoch", "W8A8")[4]
     assert cell == "50.00 [1]<br>50.00, from reconstructed weights [2]"
 

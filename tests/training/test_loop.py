@@ -275,8 +275,8 @@ def test_logits_of_nan_are_no_accuracy():
 
 
 def test_training_that_diverges_is_an_error_that_says_so():
-    """Targets of NaN make every validation metric NaN: no epoch can be the best one. Nor is there anything left to learn
-    after the first, whose steps made every parameter NaN."""
+    """Targets of NaN make every validation metric NaN: no epoch can be the best one. Nor is there anything left to
+    learn after the first, whose steps made every parameter NaN."""
     y = np.full((8, 12, 1), np.nan, np.float32)
     x = np.zeros((8, 12, 1), np.float32)
     split = Split(x=x, y=y, lengths=None)

@@ -187,7 +187,7 @@ def fit(
     with contextlib.closing(Checkpoints(run)) if run else contextlib.nullcontext() as checkpoints:
         if checkpoints:
             state = checkpoints.restore(state) or state
-        while state.epoch < options.epochs and not _out_of_patience(state, options) and not _lost(state.model):
+        while not _over(state, options):
             state = _epoch(state, stepper, task, arithmetic_for(state.model), options, observer)
             if checkpoints:
                 checkpoints.save(state)
@@ -218,13 +218,16 @@ def steps_per_epoch(task: Task, options: TrainOptions) -> int:
     return steps
 
 
-def _out_of_patience(state: TrainState, options: TrainOptions) -> bool:
-    return options.patience is not None and state.epoch - state.best_epoch >= max(options.patience, 1)
+def _over(state: TrainState, options: TrainOptions) -> bool:
+    patience = math.inf if options.patience is None else max(options.patience, 1)
+    waited = state.epoch - state.best_epoch
+    return state.epoch >= options.epochs or waited >= patience or _lost(state.model)
 
 
 def _lost(model: S5Model) -> bool:
     """Whether a parameter is NaN or infinite: no step makes it a number again."""
-    return not all(bool(jnp.isfinite(v).all()) for v in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    parameters = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    return not all(bool(jnp.isfinite(v).all()) for v in parameters)
 
 
 def _epoch(
