@@ -133,6 +133,7 @@ def qaft(
     It starts from the float weights; with rounding=reconstructed from those that PTQ would give (which start is better
     when: docs/recurrent-bits.md). Eigenvalues in polar codes, and those that weights were reconstructed for, keep the
     codes of the float model: what is tuned is the rest.
+    Raises UserError for layers that cannot be reconstructed, where that is asked for.
     """
     model = prepared(model, spec)
     reconstructed = spec.rounding == "reconstructed"
