@@ -16,7 +16,7 @@ from qs5.model.config import ModelConfig
 from qs5.model.network import S5Model, forward, init_model
 from qs5.quantization.build import plan_of, prepared
 from qs5.quantization.calibration import calibrate
-from qs5.quantization.grids import GridPlan
+from qs5.quantization.grids import GridPlan, step_for
 from qs5.quantization.spec import QuantSpec, spec_of
 from qs5.quantization.tap import Tapped
 
@@ -96,7 +96,7 @@ class Case:
         lengths = None if self.lengths is None else jnp.asarray(self.lengths)
         values = _sites(self.model, jnp.asarray(np.swapaxes(self.x, 0, 1)), lengths, self.arithmetic)
         grids = dict(self.plan.grids)
-        codes = {site: np.asarray(v) / grids[site].step_for(v) for site, v in values.items()}
+        codes = {site: np.asarray(v) / step_for(grids[site], v) for site, v in values.items()}
         return {site: np.swapaxes(q, 0, 1) if q.ndim == 3 else q for site, q in codes.items()}
 
 

@@ -27,7 +27,7 @@ from qs5.model.norms import Norm, fold, layer_norm, per_channel, running
 from qs5.model.operators import POINTWISE
 from qs5.model.sites import sites_of
 from qs5.quantization import integer_ops as ints
-from qs5.quantization.grids import Grid, GridPlan, codes
+from qs5.quantization.grids import Grid, GridPlan, MovingGrid, codes, step_for
 from qs5.quantization.spec import QuantSpec
 from qs5.quantization.static import StaticArithmetic, weight_site
 from qs5.quantization.ste import replace_value_inside, round_half_up
@@ -85,7 +85,7 @@ class ExactArithmetic(StaticArithmetic):
         """The integer constants of a site: the frozen ones, if they are."""
         return make() if self.constants is None else self.constants[site]
 
-    def _codes(self, x: Signal) -> tuple[jax.Array, Grid]:
+    def _codes(self, x: Signal) -> tuple[jax.Array, Grid | MovingGrid]:
         """The integers of a signal as float32, and its grid."""
         grid = self._grids[x.site]
         return codes(x.value, grid), grid
@@ -94,7 +94,7 @@ class ExactArithmetic(StaticArithmetic):
         """Integers q (int32, not yet saturated) as the value, the gradient of `real` inside the range."""
         grid = self._grids[site]
         low, high = grid.format.low, grid.format.high
-        value = jnp.clip(q, low, high).astype(jnp.float32) * grid.step_for(q)
+        value = jnp.clip(q, low, high).astype(jnp.float32) * step_for(grid, q)
         return Signal(replace_value_inside(real, value, (q >= low) & (q <= high)), site)
 
     def _requantized(
@@ -220,7 +220,7 @@ class ExactArithmetic(StaticArithmetic):
 
 
 jax.tree_util.register_dataclass(
-    ExactArithmetic, data_fields=["constants"], meta_fields=["spec", "bits", "plan", "kernels"]
+    ExactArithmetic, data_fields=["moving", "constants"], meta_fields=["spec", "bits", "plan", "kernels"]
 )
 
 

@@ -27,18 +27,28 @@ class Grid:
         """2^exponent, scalar or (channels,) float32."""
         return np.exp2(np.asarray(self.exponent, np.float32))
 
-    def step_for(self, x: Any) -> np.ndarray:
-        """`step` with leading axes of length 1 to meet x."""
-        step = self.step
-        return step if step.ndim == 0 else step.reshape((1,) * (x.ndim - 1) + step.shape)
+
+@dataclass(frozen=True, eq=False)
+class MovingGrid:
+    """A grid whose step is an argument of the compiled program, and so may change between its calls."""
+
+    format: QFormat
+    step: jax.Array
+    """2^exponent, scalar or (channels,) float32."""
 
 
-def to_grid(x: jax.Array, grid: Grid) -> jax.Array:
+def step_for(grid: Grid | MovingGrid, x: jax.Array) -> np.ndarray | jax.Array:
+    """The step of a grid with leading axes of length 1 to meet x."""
+    step = grid.step
+    return step if step.ndim == 0 else step.reshape((1,) * (x.ndim - 1) + step.shape)
+
+
+def to_grid(x: jax.Array, grid: Grid | MovingGrid) -> jax.Array:
     """Nearest value of the grid, saturating; gradient 1 inside the range and 0 outside.
 
     Exact for x on any power-of-two grid: scaling by a power of two and rounding commute with float32.
     """
-    step = grid.step_for(x)
+    step = step_for(grid, x)
     return _to_grid(x, jnp.asarray(step), float(grid.format.low), float(grid.format.high))
 
 
@@ -63,9 +73,9 @@ def _to_grid_backward(low: float, high: float, inside: jax.Array, g: jax.Array) 
 _to_grid.defvjp(_to_grid_forward, _to_grid_backward)
 
 
-def codes(x: jax.Array, grid: Grid) -> jax.Array:
+def codes(x: jax.Array, grid: Grid | MovingGrid) -> jax.Array:
     """The integers (as float32) of values that lie on the grid."""
-    return x * (1.0 / grid.step_for(x))
+    return x * (1.0 / step_for(grid, x))
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,13 @@ class GridPlan:
     examples: int
     eigenvalues: tuple[tuple[str, PolarCodes], ...] = ()
     """Lambda-bar by its weight site, where the spec codes it in polar form; the parameters do not move it."""
+
+    @property
+    def formats(self) -> "GridPlan":
+        """The plan without its numbers: every exponent 0, no eigenvalues. Equal for plans that a compiled program can
+        take one after the other (`static.movable`)."""
+        grids = tuple((name, dataclasses.replace(grid, exponent=0)) for name, grid in self.grids)
+        return dataclasses.replace(self, grids=grids, eigenvalues=())
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -10,26 +10,25 @@ They differ where float32 cannot hold an accumulator, or rounds a requantization
 one code. The exact pass is what the integer model reproduces bit for bit. Gradients are the same, straight-through.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qs5.kernels import native
 from qs5.kernels.layer import SITES
 from qs5.model import arithmetic as floats
-from qs5.model.arithmetic import LayerArithmetic, Normed, Signal, WholeResult
+from qs5.model.arithmetic import Arithmetic, LayerArithmetic, Normed, Signal, WholeResult
 from qs5.model.config import Pooling
 from qs5.model.discretize import Complex
 from qs5.model.norms import Norm, batch_statistics, fold, layer_norm, per_channel, running
 from qs5.model.operators import POINTWISE
 from qs5.model.recurrence import scan_native, scan_sequential
 from qs5.model.whole_layer import Grids as LayerGrids, Weights, WholeLayer, compute
-from qs5.numerics.polar import PolarCodes
-from qs5.quantization.grids import Grid, GridPlan, to_grid
+from qs5.quantization.grids import Grid, GridPlan, MovingGrid, to_grid
 from qs5.quantization.spec import QuantSpec
 from qs5.quantization.weights import (
     QuantizedEigenvalues,
@@ -59,9 +58,18 @@ STATE_SITES = ("Bu", "state", "state_out", "state_reverse", "state_reverse_out")
 """The kernel's sites with one channel a packed state."""
 
 
+class Moving(NamedTuple):
+    """The numbers of a plan as arguments of a compiled program; see `movable`."""
+
+    steps: dict[str, jax.Array]
+    """2^exponent of each activation site that has a grid, scalar or (channels,)."""
+    eigenvalues: dict[str, tuple[jax.Array, jax.Array]]
+    """The operands (re, im) of polar codes by the weight site of Lambda-bar, integers as float32 (M,)."""
+
+
 @dataclass(frozen=True)
 class StaticArithmetic(LayerArithmetic):
-    """Operations on the grids of a `GridPlan`; weights by the bits of a `QuantSpec`. Hashable.
+    """Operations on the grids of a `GridPlan`; weights by the bits of a `QuantSpec`. Hashable unless it is `movable`.
 
     Build it with `quantization.build.arithmetic_for_spec`.
     """
@@ -71,6 +79,8 @@ class StaticArithmetic(LayerArithmetic):
     plan: GridPlan
     kernels: bool = True
     """Use native kernels where they exist (simulated mode only)."""
+    moving: Moving | None = None
+    """What stands for the plan's numbers, if anything does."""
 
     @cached_property
     def _bits(self) -> dict[str, int | None]:
@@ -81,8 +91,10 @@ class StaticArithmetic(LayerArithmetic):
         return self._bits[site]
 
     @cached_property
-    def _grids(self) -> dict[str, Grid]:
-        return dict(self.plan.grids)
+    def _grids(self) -> dict[str, Grid] | dict[str, MovingGrid]:
+        if self.moving is None:
+            return dict(self.plan.grids)
+        return {name: MovingGrid(grid.format, self.moving.steps[name]) for name, grid in self.plan.grids}
 
     def _round(self, site: str, real: jax.Array) -> Signal:
         """A real value onto the grid of its site; unchanged where the site is float."""
@@ -131,7 +143,7 @@ class StaticArithmetic(LayerArithmetic):
 
     def _half_float_recurrence(
         self,
-        grid: Grid | None,
+        grid: Grid | MovingGrid | None,
         Lambda_bar: Complex,
         Bu: Signal,
         x0: jax.Array | None,
@@ -246,28 +258,63 @@ class StaticArithmetic(LayerArithmetic):
         """Lambda-bar of a state site in its form."""
         weight = weight_site(site)
         if self.spec.form == "polar":
-            return coded_eigenvalues(*Lambda_bar, self._polar_codes[weight])
+            return coded_eigenvalues(*Lambda_bar, self._polar_operands[weight])
         bits = self._bits[weight]
         assert bits is not None
         return quantize_eigenvalues(*Lambda_bar, bits=bits, rule=self.spec.range_rule)
 
     @cached_property
-    def _polar_codes(self) -> dict[str, PolarCodes]:
-        return dict(self.plan.eigenvalues)
+    def _polar_operands(self) -> dict[str, tuple[jax.Array, jax.Array]]:
+        return _operands(self.plan) if self.moving is None else self.moving.eigenvalues
 
     def _layer_grids(self, name: str, *, H: int, S: int) -> LayerGrids:
         """The grids of a layer's sites as the kernel takes them."""
         found = [self._grids.get(f"{name}.{KERNEL_SITES[site]}") for site in SITES]
-        table = np.zeros((len(SITES), 4, max(H, S)), np.float32)
-        for rows, grid, site in zip(table, found, SITES, strict=True):
-            if grid is not None:
-                width = S if site in STATE_SITES else H
-                # See `_round_state`.
-                low = -grid.format.high if site in ("state", "state_reverse") else grid.format.low
-                rows[1, :width] = grid.step
-                rows[0, :width] = 1.0 / rows[1, :width]
-                rows[2:, 0] = low, grid.format.high
-        return LayerGrids(jnp.asarray(table), tuple(grid is not None for grid in found))
+        widths = [S if site in STATE_SITES else H for site in SITES]
+        tables = [
+            _kernel_grid(grid, site, width=width, columns=max(H, S))
+            for grid, site, width in zip(found, SITES, widths, strict=True)
+        ]
+        return LayerGrids(jnp.stack(tables), tuple(grid is not None for grid in found))
+
+
+# No field but `moving` is an argument of a compiled program: two arithmetics that differ elsewhere are two programs.
+jax.tree_util.register_dataclass(
+    StaticArithmetic, data_fields=["moving"], meta_fields=["spec", "bits", "plan", "kernels"]
+)
+
+
+def movable(arithmetic: Arithmetic) -> Arithmetic:
+    """The same arithmetic with the numbers of its plan as arguments of what is compiled for it.
+
+    Under `jax.jit` those of two plans of the same formats share a program, which counts where calibration is often:
+    while training. Any other arithmetic as it is.
+    """
+    if not isinstance(arithmetic, StaticArithmetic):
+        return arithmetic
+    plan = arithmetic.plan
+    steps = {name: jnp.asarray(grid.step) for name, grid in plan.grids}
+    return dataclasses.replace(arithmetic, plan=plan.formats, moving=Moving(steps, _operands(plan)))
+
+
+def _operands(plan: GridPlan) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """What the polar codes of a plan decode to, by the weight site of Lambda-bar."""
+    return {
+        site: (jnp.asarray(re, jnp.float32), jnp.asarray(im, jnp.float32))
+        for site, (re, im) in ((site, codes.operands()) for site, codes in plan.eigenvalues)
+    }
+
+
+def _kernel_grid(grid: Grid | MovingGrid | None, site: str, *, width: int, columns: int) -> jax.Array:
+    """One site in the kernel's table, (4, columns): 1 / step, step, and the least and the largest code."""
+    table = jnp.zeros((4, columns))
+    if grid is None:
+        return table
+    # See `_round_state`.
+    low = -grid.format.high if site in ("state", "state_reverse") else grid.format.low
+    step = jnp.broadcast_to(jnp.asarray(grid.step), (width,))
+    ranges = jnp.asarray([low, grid.format.high], jnp.float32)
+    return table.at[0, :width].set(1.0 / step).at[1, :width].set(step).at[2:, 0].set(ranges)
 
 
 def weight_site(site: str) -> str:

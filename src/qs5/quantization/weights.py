@@ -8,7 +8,7 @@ import numpy as np
 
 from qs5.numerics.formats import QFormat, RangeRule, edge
 from qs5.numerics.multiplier import MANTISSA_BITS
-from qs5.numerics.polar import OPERAND_BITS, PolarCodes
+from qs5.numerics.polar import OPERAND_BITS
 from qs5.quantization.spec import POWER_OF_TWO_FROM
 from qs5.quantization.ste import replace_value, round_half_up
 
@@ -97,11 +97,13 @@ def quantize_eigenvalues(re: jax.Array, im: jax.Array, *, bits: int, rule: Range
     return QuantizedEigenvalues(*parts, M=M, shift=shift)
 
 
-def coded_eigenvalues(re: jax.Array, im: jax.Array, codes: PolarCodes) -> QuantizedEigenvalues:
-    """Polar codes as the linear operands that they decode to, with straight-through gradient."""
+def coded_eigenvalues(
+    re: jax.Array, im: jax.Array, operands: tuple[jax.Array, jax.Array]
+) -> QuantizedEigenvalues:
+    """Polar codes as the linear operands (re, im) that they decode to, integers as float32 (M,), with straight-through
+    gradient."""
     shift = OPERAND_BITS - 1
     step = jnp.full(1, 2.0**-shift, jnp.float32)
-    operands = [jnp.asarray(v, jnp.float32) for v in codes.operands()]
     parts = [
         QuantizedWeight(replace_value(w, q * step), q, step) for w, q in zip((re, im), operands, strict=True)
     ]
