@@ -132,8 +132,9 @@ def test_starts_of_fine_tuning_are_told_apart_in_the_cell():
 
 
 def test_scales_are_not_mixed():
-    cell = row_of(text_of("table5", line(value=0.5), line(value=0.75, extra={"epochs": 3})), "PTQ", "W8A8")[4]
-    assert cell == "50.00 [1]<br>75.00 [2]"
+    lines = [line(value=value, extra={"epochs": n}) for value, n in ((0.5, 150), (0.75, 1))]
+    cell = row_of(text_of("table5", *lines), "PTQ", "W8A8")[4]
+    assert cell == "50.00, 150 epochs [1]<br>75.00, 1 epoch [2]"
 
 
 def test_models_of_two_sizes_are_told_apart_in_the_cell():

@@ -15,7 +15,7 @@ import pytest
 from tests.grades import graded
 from tests.support import assert_same_bits, small_model, small_task
 
-from qs5.errors import UserError
+from qs5.errors import DivergedError, UserError
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.files import named_arrays
 from qs5.model.network import S5Model, forward
@@ -289,3 +289,45 @@ def test_training_that_diverges_is_an_error_that_says_so():
     with pytest.raises(UserError, match="training diverged"):
         fit(model, task, arithmetic_for=lambda _: FloatArithmetic(), options=options, observer=observer)
     assert epochs == [1]
+
+
+def test_the_arithmetic_is_asked_for_again_within_an_epoch(monkeypatch: MonkeyPatch) -> None:
+    """5 steps an epoch, asked every 2: before steps 1, 3 and 5, of the model as it is then; judged under the last."""
+    monkeypatch.setattr(loop, "ARITHMETIC_STEPS", 2)
+    monkeypatch.setattr(loop, "make_stepper", lambda *_, **__: Stepper(count_up, optax.identity()))
+    asked, given, judged = list[float](), list[FloatArithmetic](), list[Any]()
+
+    def arithmetic_for(model: S5Model) -> FloatArithmetic:
+        asked.append(float(model.decoder.bias[0]))
+        given.append(FloatArithmetic())
+        return given[-1]
+
+    observer = Observer(epoch=lambda _report, _model, arithmetic: judged.append(arithmetic))
+    task = small_task()
+    options = TrainOptions(epochs=2, batch_size=len(task.train) // 5)
+    fit(zeroed(task), task, arithmetic_for=arithmetic_for, options=options, observer=observer)
+    assert asked == [0.0, 2.0, 4.0, 5.0, 7.0, 9.0]
+    assert judged[0] is given[2] and judged[1] is given[5]
+
+
+@pytest.mark.parametrize(("limit", "epochs"), [(8.0, 2), (0.0, 0)])
+def test_a_calibration_that_fails_ends_training_and_keeps_the_best_epoch(
+    limit: float, epochs: int, monkeypatch: MonkeyPatch
+) -> None:
+    """4 steps an epoch, each adds 1: the model of the start of an epoch is at the limit after 2, or at once."""
+    monkeypatch.setattr(loop, "make_stepper", lambda *_, **__: Stepper(count_up, optax.identity()))
+
+    def arithmetic_for(model: S5Model) -> FloatArithmetic:
+        if model.decoder.bias[0] >= limit:
+            raise DivergedError("no finite values")
+        return FloatArithmetic()
+
+    task = small_task()
+    options = TrainOptions(epochs=5, batch_size=len(task.train) // 4)
+    if epochs:
+        state = fit(zeroed(task), task, arithmetic_for=arithmetic_for, options=options)
+        assert state.epoch == epochs and state.best_epoch > 0
+        return
+    with pytest.raises(DivergedError, match="training diverged") as caught:
+        fit(zeroed(task), task, arithmetic_for=arithmetic_for, options=options)
+    assert str(caught.value.__cause__) == "no finite values"

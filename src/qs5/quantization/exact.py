@@ -27,7 +27,7 @@ from qs5.model.norms import Norm, fold, layer_norm, per_channel, running
 from qs5.model.operators import POINTWISE
 from qs5.model.sites import sites_of
 from qs5.quantization import integer_ops as ints
-from qs5.quantization.grids import Grid, GridPlan, MovingGrid, codes, step_for
+from qs5.quantization.grids import Grid, MovingGrid, codes, step_for
 from qs5.quantization.spec import QuantSpec
 from qs5.quantization.static import StaticArithmetic, weight_site
 from qs5.quantization.ste import replace_value_inside, round_half_up
@@ -239,15 +239,12 @@ def freeze(model: S5Model, arithmetic: ExactArithmetic) -> ExactArithmetic:
     """The arithmetic with the integer constants of `model`, by site (Lambda-bar's by its weight site)."""
     if arithmetic.constants is not None:
         return arithmetic
-    constants = _constants(model, arithmetic.spec, arithmetic.bits, arithmetic.plan)
-    return dataclasses.replace(arithmetic, constants=constants)
+    return dataclasses.replace(arithmetic, constants=_constants(model, arithmetic))
 
 
 @eqx.filter_jit
-def _constants(
-    model: S5Model, spec: QuantSpec, bits: tuple[tuple[str, int | None], ...], plan: GridPlan
-) -> dict[str, Any]:
-    collecting = _Collecting(spec=spec, bits=bits, plan=plan)
+def _constants(model: S5Model, a: ExactArithmetic) -> dict[str, Any]:
+    collecting = _Collecting(spec=a.spec, bits=a.bits, plan=a.plan, moving=a.moving)
     forward(model, jnp.zeros((1, 1, model.config.d_in)), arithmetic=collecting)
     return dict(collecting.found)
 

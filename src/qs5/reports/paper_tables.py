@@ -308,12 +308,20 @@ def _cell(wanted: Wanted | None, section: Section, sources: Sources, notes: _Not
     groups = grouped(r for r in sources.results if wanted.fits(r))
     if not groups:
         return f"not run here {notes.command(how_to_run(wanted, section, sources.recipes))}"
-    models = [group.results[0].brief for group in groups]
-    told_apart = models if len(set(models)) > 1 else [""] * len(groups)
-    return "<br>".join(_value(g, m, notes) for g, m in zip(groups, told_apart, strict=True))
+    firsts = [group.results[0] for group in groups]
+    models, epochs = (
+        _told_apart(words) for words in ([r.brief for r in firsts], [r.trained for r in firsts])
+    )
+    cells = zip(groups, models, epochs, strict=True)
+    return "<br>".join(_value(g, (m, e), notes) for g, m, e in cells)
 
 
-def _value(group: Group, model: str, notes: _Notes) -> str:
+def _told_apart(words: list[str]) -> list[str]:
+    """Words that tell the values of a cell apart: none where they are all the same."""
+    return words if len(set(words)) > 1 else [""] * len(words)
+
+
+def _value(group: Group, scale: tuple[str, str], notes: _Notes) -> str:
     first = group.results[0]
     commits = ", ".join(dict.fromkeys(r.commit for r in group.results))
     calls = ", ".join(f"`{call}`" for call in dict.fromkeys(r.call for r in group.results))
@@ -324,7 +332,7 @@ def _value(group: Group, model: str, notes: _Notes) -> str:
         f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
         f"commit {commits}; {calls}"
     )
-    parts = (group.percent, model, first.start, first.other_data)
+    parts = (group.percent, *scale, first.start, first.other_data)
     return f"{', '.join(part for part in parts if part)} {mark}"
 
 

@@ -70,6 +70,11 @@ class Result:
         return f"H={self.model['H']}, {self.model['norm']} norm" if "H" in self.model else ""
 
     @property
+    def trained(self) -> str:
+        """Epochs of the training; empty where they are not recorded."""
+        return "" if self.epochs is None else f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"
+
+    @property
     def start(self) -> str:
         """What fine-tuning began with, where it is not the float weights."""
         named = ("rounding", "reconstructed") in self.changes
@@ -90,7 +95,7 @@ class Result:
                 else ""
             )
             few = f" of {self.extra['examples']} sequences" if "examples" in self.extra else ""
-            parts.append(f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}{few}{more}")
+            parts.append(f"{self.trained}{few}{more}")
         return ", ".join(parts)
 
 
