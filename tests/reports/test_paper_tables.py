@@ -137,6 +137,14 @@ def test_scales_are_not_mixed():
     assert cell == "50.00, 150 epochs [1]<br>75.00, 1 epoch [2]"
 
 
+def test_a_value_names_its_scale_where_another_row_has_another():
+    long = line(value=0.5, extra={"epochs": 150})
+    short = line(method="qat", value=0.75, extra={"epochs": 2})
+    text = text_of("table5", long, short)
+    assert row_of(text, "QAT", "W8A8")[4] == "75.00, 2 epochs [1]"
+    assert row_of(text, "PTQ", "W8A8")[4] == "50.00, 150 epochs [2]"
+
+
 def test_models_of_two_sizes_are_told_apart_in_the_cell():
     small = line(value=0.5, extra={"model": MODEL | {"H": 64, "P": 64}})
     cell = row_of(text_of("table5", small, line(value=0.75)), "PTQ", "W8A8")[4]

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from qs5.reports.results import Group, Result, Way, grouped, seeds_of
 from qs5.reports.tables import markdown
@@ -267,6 +267,17 @@ class _Notes:
         return self.commands.setdefault(text, f"[{_letters(len(self.commands))}]")
 
 
+class _Scales(NamedTuple):
+    """Which words every value of a table needs beside it, since it stands near values of another scale."""
+
+    model: bool
+    epochs: bool
+
+    def of(self, r: Result) -> tuple[str, str]:
+        """The words of one result."""
+        return r.brief if self.model else "", r.trained if self.epochs else ""
+
+
 def _letters(n: int) -> str:
     """a, b, ..., z, aa, ab, ..."""
     return (_letters(n // 26 - 1) if n >= 26 else "") + chr(ord("a") + n % 26)
@@ -275,9 +286,10 @@ def _letters(n: int) -> str:
 def render(name: str, sources: Sources) -> str:
     """One table as Markdown, with the records and the commands that its cells point to."""
     paper = load_paper()
-    table, notes, parts = paper[name], _Notes(), []
-    for section in sections_of(name, paper):
-        rows = [_cells(row, section, sources, notes) for row in section.rows]
+    table, notes, parts, sections = paper[name], _Notes(), [], sections_of(name, paper)
+    scales = _scales(sections, sources)
+    for section in sections:
+        rows = [_cells(row, section, sources, notes, scales) for row in section.rows]
         parts.append(f"## {section.title}\n\n{markdown(HEADER, rows)}")
     text = [
         f"# Table {name[-1]}: {table['caption']}\n",
@@ -295,33 +307,33 @@ def render(name: str, sources: Sources) -> str:
     return "\n".join(text)
 
 
-def _cells(row: Row, section: Section, sources: Sources, notes: _Notes) -> tuple[str, ...]:
+def _cells(row: Row, section: Section, sources: Sources, notes: _Notes, scales: _Scales) -> tuple[str, ...]:
     wanted = next((w for w in row.ways if w is not None), None)
     bits = "-" if wanted is None else sources.widths.get(wanted.spec, "float")
-    ours = [_cell(w, section, sources, notes) for w in row.ways]
+    ours = [_cell(w, section, sources, notes, scales) for w in row.ways]
     return (row.label, bits, row.paper, *ours)
 
 
-def _cell(wanted: Wanted | None, section: Section, sources: Sources, notes: _Notes) -> str:
+def _cell(wanted: Wanted | None, section: Section, sources: Sources, notes: _Notes, scales: _Scales) -> str:
     if wanted is None:
         return "-"
-    groups = grouped(r for r in sources.results if wanted.fits(r))
+    groups = _found(wanted, sources)
     if not groups:
         return f"not run here {notes.command(how_to_run(wanted, section, sources.recipes))}"
-    firsts = [group.results[0] for group in groups]
-    models, epochs = (
-        _told_apart(words) for words in ([r.brief for r in firsts], [r.trained for r in firsts])
-    )
-    cells = zip(groups, models, epochs, strict=True)
-    return "<br>".join(_value(g, (m, e), notes) for g, m, e in cells)
+    return "<br>".join(_value(group, scales, notes) for group in groups)
 
 
-def _told_apart(words: list[str]) -> list[str]:
-    """Words that tell the values of a cell apart: none where they are all the same."""
-    return words if len(set(words)) > 1 else [""] * len(words)
+def _found(wanted: Wanted, sources: Sources) -> list[Group]:
+    return grouped(r for r in sources.results if wanted.fits(r))
 
 
-def _value(group: Group, scale: tuple[str, str], notes: _Notes) -> str:
+def _scales(sections: Sequence[Section], sources: Sources) -> _Scales:
+    wanted = [w for section in sections for row in section.rows for w in row.ways if w is not None]
+    firsts = [group.results[0] for w in wanted for group in _found(w, sources)]
+    return _Scales(len({r.brief for r in firsts}) > 1, len({r.trained for r in firsts}) > 1)
+
+
+def _value(group: Group, scales: _Scales, notes: _Notes) -> str:
     first = group.results[0]
     commits = ", ".join(dict.fromkeys(r.commit for r in group.results))
     calls = ", ".join(f"`{call}`" for call in dict.fromkeys(r.call for r in group.results))
@@ -332,7 +344,7 @@ def _value(group: Group, scale: tuple[str, str], notes: _Notes) -> str:
         f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
         f"commit {commits}; {calls}"
     )
-    parts = (group.percent, *scale, first.start, first.other_data)
+    parts = (group.percent, *scales.of(first), first.start, first.other_data)
     return f"{', '.join(part for part in parts if part)} {mark}"
 
 
