@@ -12,7 +12,7 @@ from qs5.model.arithmetic import FloatArithmetic, Normed, Signal
 from qs5.model.config import ModelConfig
 from qs5.model.discretize import Complex
 from qs5.model.files import dotted
-from qs5.model.network import S5Model, init_model
+from qs5.model.network import Output, S5Model, forward, init_model
 from qs5.tasks.task import Encoding, Split, Task
 from qs5.training.options import TrainOptions
 from qs5.training.recipe import Recipe
@@ -80,6 +80,12 @@ def small_recipe(**changes: Any) -> Recipe:
     train = {"epochs": 4, "batch_size": 6, "ssm_lr": 0.01, "lr": 0.02, "eval_batch_size": 4, **changes}
     model = small_config(d_in=1, d_out=3, dropout=0.1)
     return Recipe(task="small", model=model, train=TrainOptions(**train))
+
+
+@eqx.filter_jit
+def compiled_forward(model: S5Model, x: jax.Array, **options: Any) -> Output:
+    """`forward` as one program: without jit every operation of every shape is compiled on its own, which takes longer."""
+    return forward(model, x, **options)
 
 
 def assert_same_bits(got: Any, expected: Any) -> None:

@@ -21,7 +21,9 @@ from qs5.training.recipe import Recipe
 
 TASK = small_task()
 OPTIONS = TrainOptions(epochs=3, batch_size=8, ssm_lr=5e-3, lr=2e-2, warmup_epochs=0.0, eval_batch_size=10)
-RECIPE = Recipe(task="small", model=small_config(layers=1, dropout=0.1), train=OPTIONS)
+RECIPE = Recipe(task="small", model=small_config(layers=1), train=OPTIONS)
+# Dropout draws random numbers, which take as long to compile as the rest of a step: only where it may matter.
+DROPOUT = dataclasses.replace(RECIPE, model=RECIPE.model.replace(dropout=0.1))
 SPEC = spec_of("W8A8Abar16")
 
 
@@ -83,7 +85,8 @@ def test_other_operators_keep_the_parameters() -> None:
 
 def test_ptq_is_not_the_float_model(parent, tmp_path: Path) -> None:
     model, info = parent
-    coarse = methods.ptq(model, TASK, spec_of("W2A8"), parent=info, name="float", out=tmp_path).info
+    spec = spec_of("W2A8,rounding=nearest")
+    coarse = methods.ptq(model, TASK, spec, parent=info, name="float", out=tmp_path).info
     assert methods.judge(model, TASK, info=coarse).loss != methods.judge(model, TASK, info=info).loss
 
 
@@ -147,7 +150,7 @@ def test_qaft_in_polar_form_moves_all_but_the_eigenvalues(parent, tmp_path: Path
     assert run.read_run(tmp_path).recipe.train.freeze_eigenvalues
 
 
-@pytest.mark.parametrize("form", ["linear", "polar"])
+@pytest.mark.parametrize("form", ["linear", pytest.param("polar", marks=pytest.mark.slow)])
 def test_qaft_starts_from_reconstructed_weights_where_they_are_asked_for(
     form: str, parent, tmp_path: Path
 ) -> None:
@@ -188,7 +191,7 @@ def test_qat_in_polar_form_codes_its_eigenvalues_anew(tmp_path: Path) -> None:
 
 
 def test_qat_keeps_the_grids_its_best_model_was_judged_under(tmp_path: Path) -> None:
-    methods.qat(RECIPE, TASK, SPEC, out=tmp_path)
+    methods.qat(DROPOUT, TASK, SPEC, out=tmp_path)
     info, stored = run.read_run(tmp_path), run.read_model(tmp_path).model
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     best = max(records, key=lambda r: (r["value"], -r["epoch"]))
@@ -207,15 +210,15 @@ def test_qat_whose_weights_become_nan_says_that_it_diverged(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_interrupted_qat_gives_the_same_bits(tmp_path: Path) -> None:
-    whole = methods.qat(RECIPE, TASK, SPEC, out=tmp_path / "whole")
+    whole = methods.qat(DROPOUT, TASK, SPEC, out=tmp_path / "whole")
 
     def stop(report: StepReport) -> None:
         if report.epoch == 2 and report.step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        methods.qat(RECIPE, TASK, SPEC, out=tmp_path / "cut", observer=Observer(step=stop))
-    resumed = methods.qat(RECIPE, TASK, SPEC, out=tmp_path / "cut")
+        methods.qat(DROPOUT, TASK, SPEC, out=tmp_path / "cut", observer=Observer(step=stop))
+    resumed = methods.qat(DROPOUT, TASK, SPEC, out=tmp_path / "cut")
     assert_same_bits(resumed, whole)
     assert_same_bits(run.read_model(tmp_path / "cut").model, run.read_model(tmp_path / "whole").model)
     assert (tmp_path / "cut" / "run.json").read_bytes() == (tmp_path / "whole" / "run.json").read_bytes()
