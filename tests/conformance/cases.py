@@ -8,12 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tests.support import shapes_of
 
 from qs5.integer.model import IntegerModel
 from qs5.lowering.lower import Preprocessing, frozen_arithmetic, lower
+from qs5.model import hippo
 from qs5.model.arithmetic import Arithmetic
 from qs5.model.config import ModelConfig
-from qs5.model.network import S5Model, forward, init_model
+from qs5.model.network import S5Model, forward
 from qs5.quantization.build import plan_of, prepared
 from qs5.quantization.calibration import calibrate
 from qs5.quantization.grids import GridPlan, step_for
@@ -34,19 +36,29 @@ class Case:
 
     @cached_property
     def model(self) -> S5Model:
-        """Parameters as initialised, norms and biases moved away from their neutral values."""
-        model = init_model(jax.random.key(self.seed), self.config)
-        rng = np.random.default_rng(self.seed)
+        """Parameters about as initialised, norms and biases moved away from their neutral values.
 
-        def move(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-            name = str(getattr(path[-1], "name", ""))
+        They come from NumPy: JAX would compile a random generator for every shape, of which no two cases have the same.
+        """
+        c, rng = self.config, np.random.default_rng(self.seed)
+        Lambda = hippo.hippo_n(P=c.P, J=c.J, conj_sym=c.conj_sym).Lambda
+
+        def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+            return jnp.asarray(values(str(getattr(path[-1], "name", "")), leaf.shape), leaf.dtype)
+
+        def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
+            if name in ("Lambda_re", "Lambda_im"):
+                return np.real(Lambda) if name == "Lambda_re" else np.imag(Lambda)
+            if name == "log_step":
+                return rng.uniform(np.log(c.dt_min), np.log(c.dt_max), shape)
             if name in ("scale", "var"):
-                return jnp.asarray(rng.uniform(0.3, 3.0, leaf.shape), jnp.float32)
+                return rng.uniform(0.3, 3.0, shape)
             if name in ("bias", "mean"):
-                return jnp.asarray(rng.normal(0.0, 0.5, leaf.shape), jnp.float32)
-            return leaf
+                return rng.normal(0.0, 0.5, shape)
+            variance = {"D": 1.0, "weight": 1.0 / shape[0]}.get(name, 1.0 / c.P)  # B and C: 1/P
+            return rng.normal(0.0, variance**0.5, shape)
 
-        return prepared(jax.tree_util.tree_map_with_path(move, model), self.spec)
+        return prepared(jax.tree_util.tree_map_with_path(draw, shapes_of(c)), self.spec)
 
     @cached_property
     def x(self) -> np.ndarray:

@@ -17,7 +17,9 @@ from qs5.integer.model import IntegerModel
 from qs5.lowering.lower import Tokens, lower
 from qs5.tasks.task import OneHot
 
-SMALL = [(seed, False) for seed in range(180)]
+# The first five are small, and have between them every activation, norm, form, head, and a layer after another.
+SEEDS = sorted(range(180), key=lambda seed: (seed not in (0, 10, 11, 16, 17), seed))
+SMALL = [(seed, False) for seed in SEEDS]
 LARGE = [(seed, True) for seed in range(20)]
 
 
@@ -37,7 +39,7 @@ def _seen(case: Case, codes: np.ndarray) -> np.ndarray:
     return np.where(np.arange(codes.shape[1])[None, :, None] < case.lengths[:, None, None], codes, 0)
 
 
-@pytest.mark.parametrize("seed", graded(list(range(6)), quick=2, slow=4))
+@pytest.mark.parametrize("seed", graded(list(range(6)), quick=1, slow=5))
 def test_masked_padding_is_not_there(seed: int) -> None:
     """The exact forward pass, which multiplies it by 0, the reference, which cuts it off, and every engine."""
     both = {"layers": 1, "bidirectional": True, "padding": "masked", "head": "classification"}
@@ -76,7 +78,7 @@ class TokenCase(Case):
 
 
 @pytest.mark.parametrize("seed", graded(list(range(4)), quick=1, slow=3))
-@pytest.mark.parametrize("V", [1, 20])
+@pytest.mark.parametrize("V", [20, pytest.param(1, marks=pytest.mark.slow)])
 def test_tokens_are_rows_of_a_table(seed: int, V: int) -> None:
     """The exact forward pass multiplies the encoder by a unit vector; the integer model looks the product up."""
     case = random_case(seed)
@@ -92,12 +94,12 @@ def test_tokens_are_rows_of_a_table(seed: int, V: int) -> None:
     assert_engines_agree(tokens.integer, tokens.codes, None, signals[tokens.integer.output.name])
 
 
-@pytest.mark.parametrize(("seed", "large"), graded(SMALL, quick=4, slow=16) + graded(LARGE, quick=0, slow=2))
+@pytest.mark.parametrize(("seed", "large"), graded(SMALL, quick=5, slow=15) + graded(LARGE, quick=0, slow=2))
 def test_exact_forward_reference_and_engines_agree(seed: int, large: bool) -> None:
     assert_all_agree(random_case(seed, large=large))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS[:5])
 def test_a_file_gives_the_same_model_and_the_same_bytes(seed: int) -> None:
     case = random_case(seed)
     data = to_bytes(case.integer)
@@ -109,12 +111,11 @@ def test_a_file_gives_the_same_model_and_the_same_bytes(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", graded(list(range(8)), quick=4, slow=4))
+@pytest.mark.parametrize("seed", graded([0, 11, 16, 17, 2, 3, 6, 7], quick=4, slow=4))
 def test_chunks_give_the_codes_of_the_whole(seed: int) -> None:
     case = random_case(seed)
     model = case.integer
-    if model.bidirectional:
-        return
+    assert not model.bidirectional
     whole = reference.run(model, case.codes)
     carry, parts = reference.Carry(), []
     rng = np.random.default_rng(seed)
