@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +59,13 @@ def _probe(
     starts = tuple(jnp.asarray(v, dtype) for v in drawn)
     lengths = _lengths(L, B) if model.config.padding == "masked" else None
 
+    return _values_and_gradients((model, starts), x, lengths, arithmetic, batch_stats)
+
+
+@eqx.filter_jit
+def _values_and_gradients(
+    inputs: tuple[S5Model, Any], x: jax.Array, lengths: jax.Array | None, arithmetic: Arithmetic, batch_stats: bool
+) -> Any:
     def loss(inputs: Any) -> Any:
         model, starts = inputs
         out = forward(
@@ -72,7 +80,7 @@ def _probe(
         ends = sum(jnp.sum(jnp.cos(state)) for state in out.states)
         return jnp.sum(jnp.sin(3.0 * out.value)) + ends, (out.value, out.states, out.statistics)
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))((model, starts))
+    return jax.value_and_grad(loss, has_aux=True)(inputs)
 
 
 def _assert_close(mine: Any, theirs: Any, tolerance: float) -> None:
@@ -96,7 +104,7 @@ def _compare(model: S5Model, **args: Any) -> None:
     _assert_close(_probe(model, FloatArithmetic(), **args), expected, FLOAT_TOLERANCE)
 
 
-@pytest.mark.parametrize(("L", "B"), graded(SIZES, quick=3, slow=len(SIZES)))
+@pytest.mark.parametrize(("L", "B"), graded(SIZES, quick=2, slow=len(SIZES)))
 def test_sizes(L: int, B: int) -> None:
     # Two layers where one hands its statistics to the next; elsewhere one is enough.
     _compare(small_model(dropout=0.3, layers=2 if L == 17 else 1), L=L, B=B, batch_stats=L * B > 4)
@@ -116,7 +124,7 @@ def test_sizes_of_masked_padding(L: int, B: int) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"norm": "layer"},
+        pytest.param({"norm": "layer"}, marks=pytest.mark.slow),
         {"norm": "layer", "norm_bias": False, "H": 7},
         {"gelu": "qgelu", "gate": "hard_sigmoid"},
         {"H": 33, "P": 34, "conj_sym": False},
@@ -187,7 +195,7 @@ def _float64(tree: Any) -> Any:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"activation": "half_glu2"}, {"activation": "gelu"}, {"prenorm": False}],
+    graded([{"prenorm": False}, {"activation": "half_glu2"}, {"activation": "gelu"}], quick=1, slow=2),
     ids=str,
 )
 def test_other_layers_are_composed_from_operations(changes: dict[str, Any]) -> None:
@@ -232,10 +240,11 @@ def test_masked_padding_under_vmap() -> None:
         return jnp.sum(jnp.sin(value))
 
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+    gradient = jax.jit(jax.grad(loss))
     for axis, given in ((None, lengths), (0, jnp.stack([lengths, lengths]))):
         gradients = jax.jit(jax.vmap(jax.grad(loss), in_axes=(0, axis)))(together, given)
         for i, model in enumerate(models):
-            alone = jax.jit(jax.grad(loss))(model, lengths)
+            alone = gradient(model, lengths)
             _assert_close(jax.tree.map(lambda g, i=i: g[i], gradients), alone, FLOAT_TOLERANCE)
 
 
@@ -252,8 +261,9 @@ def _static(model: S5Model, spec: str) -> tuple[StaticArithmetic, StaticArithmet
     ("spec", "changes"),
     [
         ("W8A8Abar16", {"dropout": 0.3}),
-        ("W8A8Abar16", {"norm": "layer", "dropout": 0.3, **BOTH_WAYS}),
-        ("W8A8Abar16", {"dropout": 0.3, **MASKED}),
+        ("W8A8Abar16", {"norm": "layer", "dropout": 0.3, **MASKED}),
+        pytest.param("W8A8Abar16", {"norm": "layer", "dropout": 0.3, **BOTH_WAYS}, marks=pytest.mark.slow),
+        pytest.param("W8A8Abar16", {"dropout": 0.3, **MASKED}, marks=pytest.mark.slow),
         pytest.param("W8A8", {"norm": "layer", "H": 7, "P": 6, **MASKED}, marks=pytest.mark.slow),
         pytest.param("W4A8", {"H": 16, "P": 32}, marks=pytest.mark.slow),
         pytest.param("W4A8", {"H": 16, "P": 32, **BOTH_WAYS}, marks=pytest.mark.slow),

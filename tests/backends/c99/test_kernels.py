@@ -126,7 +126,8 @@ def spec_norm(x: list[int]) -> tuple[list[int], int, int, int]:
     """SPEC 4.5 word by word: n, and t, z, V."""
     H = len(x)
     b = max(b for b in range(17) if 2 ** math.ceil(math.log2(H)) * 2 ** (2 * b) <= 2**31)
-    d = [H * v - sum(x) for v in x]
+    total = sum(x)
+    d = [H * v - total for v in x]
     t = max(0, max(map(abs, d)).bit_length() - b)
     c = [shifted(v, t) for v in d]
     V = sum(v * v for v in c)
