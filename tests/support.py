@@ -84,7 +84,7 @@ def small_recipe(**changes: Any) -> Recipe:
 
 @eqx.filter_jit
 def compiled_forward(model: S5Model, x: jax.Array, **options: Any) -> Output:
-    """`forward` as one program: without jit every operation of every shape is compiled on its own, which takes longer."""
+    """`forward` as one program: without jit each operation of each shape is compiled on its own, which takes longer."""
     return forward(model, x, **options)
 
 

@@ -24,22 +24,10 @@ from qs5.integer import whole
 from qs5.integer.file import save
 from qs5.integer.ops import Embedding
 from qs5.quantization.spec import spec_of
-from qs5.training import methods
+from qs5.training import methods, run
 from qs5.training.recipe import load_recipe
 from qs5.training.run import RunInfo
 
-TINY = (
-    "--model.layers",
-    "1",
-    "--model.H",
-    "4",
-    "--model.P",
-    "4",
-    "--train.epochs",
-    "1",
-    "--train.warmup-epochs",
-    "0",
-)
 CSV_ROWS = ("id,time,x,y,label", "a,0,0.5,1,up", "a,1,0.75,2,up", "b,0,-1.5,0,down")
 JAX_FREE = """
 import sys
@@ -55,9 +43,11 @@ sys.exit(main(["run", sys.argv[1], sys.argv[2]]))
 
 @pytest.fixture(scope="module")
 def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An integer model of the digits task."""
+    """An integer model of the digits task, of a float run that nobody trained."""
     folder = tmp_path_factory.mktemp("lowered")
-    assert main(["train", "digits", "--out", str(folder / "float"), *TINY]) == 0
+    model = small_model(d_in=1, d_out=10, layers=1, H=4, P=4)
+    recipe, task = dataclasses.replace(load_recipe("digits"), model=model.config), tasks.load("digits")
+    run.write_run(folder / "float", run.info_of(run.complete(recipe, task), task), model)
     assert main(["quantize", str(folder / "float"), "--out", str(folder / "ptq")]) == 0
     assert main(["lower", str(folder / "ptq"), "-o", str(folder / "model.qs5")]) == 0
     return folder / "model.qs5"

@@ -64,7 +64,11 @@ def _probe(
 
 @eqx.filter_jit
 def _values_and_gradients(
-    inputs: tuple[S5Model, Any], x: jax.Array, lengths: jax.Array | None, arithmetic: Arithmetic, batch_stats: bool
+    inputs: tuple[S5Model, Any],
+    x: jax.Array,
+    lengths: jax.Array | None,
+    arithmetic: Arithmetic,
+    batch_stats: bool,
 ) -> Any:
     def loss(inputs: Any) -> Any:
         model, starts = inputs

@@ -297,13 +297,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "qln": {"norm": "layer", "norm_bias": False, "gelu": "qgelu", "gate": "hard_sigmoid"},
     "post-norm, bidirectional": {"prenorm": False, "bidirectional": True, "activation": "full_glu"},
     "regression": {"head": "regression", "activation": "gelu", "norm": "layer"},
-    "retrieval": {"head": "retrieval", "activation": "half_glu2", "layers": 1, "gelu": "qgelu"},
+    "retrieval": {"head": "retrieval", "activation": "half_glu2", "gelu": "qgelu"},
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_without_bits_is_the_float_network(name: str) -> None:
-    model = small_model(**NETWORKS[name])
+    model = small_model(layers=1, **NETWORKS[name])
     x = jnp.swapaxes(small_inputs(), 0, 1)
     run = eqx.filter_jit(forward)
     expected = run(model, x, arithmetic=FloatArithmetic()).value
@@ -331,7 +331,7 @@ def gradient_of() -> Any:
     """Gradient of a loss of a small network under a spec."""
     changes: dict[str, Any] = {"norm": "layer", "gelu": "qgelu", "gate": "hard_sigmoid", "layers": 1}
     model = small_model(**changes)
-    x = jnp.swapaxes(small_inputs(), 0, 1)
+    x = jnp.swapaxes(small_inputs(L=3), 0, 1)  # a level of the scan's tree less to compile than for 4 steps
 
     @functools.cache
     def gradient(spec: QuantSpec | None) -> Any:
@@ -356,7 +356,7 @@ def test_gradients_pass_straight_through(gradient_of: Any) -> None:
     assert distances[1] < distances[2]
 
 
-@pytest.mark.parametrize("bits", [8, 1])
+@pytest.mark.parametrize("bits", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_quantized_backward_pass_is_another_one(gradient_of: Any, bits: int) -> None:
     got, other = (gradient_of(spec_with(bits, quantized_backward=q)) for q in (True, False))
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(got))

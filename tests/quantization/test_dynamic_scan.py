@@ -1,11 +1,13 @@
 """The quantized scan, in JAX and in C++, against the same tree in Python lists and float64, one sequence at a time."""
 
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.grades import graded
 from tests.quantization.dynamic_oracle import Quantizer, pack, prefix, unpack
 
 from qs5.kernels import native
@@ -73,14 +75,27 @@ def test_the_oracle_has_the_tree_of_associative_scan(L: int) -> None:
     def combine(i: Any, j: Any) -> Any:
         return 0.7 * i + 1.3 * j + 0.1 * i * j
 
-    expected = jax.lax.associative_scan(combine, jnp.asarray(x, jnp.float32))
+    scan = jax.jit(lambda x: jax.lax.associative_scan(combine, x))
+    expected = scan(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(prefix(list(x), combine), expected, rtol=STATE_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("a_bits", "state_bits", "rule"), [(8, 8, "aqt"), (4, 8, "aqt"), (2, 8, "paper"), (8, None, "paper")]
+FORMATS: tuple[tuple[int, int | None, RangeRule], ...] = (
+    (8, 8, "aqt"),
+    (4, 8, "aqt"),
+    (2, 8, "paper"),
+    (8, None, "paper"),
 )
-@pytest.mark.parametrize("L", LENGTHS)
+
+
+def _cases() -> list[Any]:
+    """Every length and every format, by turns; the full product is slow."""
+    quick = {(L, FORMATS[i % len(FORMATS)]) for i, L in enumerate(reversed(LENGTHS))}
+    product = itertools.product(LENGTHS, FORMATS)
+    return [pytest.param(L, *f, marks=() if (L, f) in quick else pytest.mark.slow) for L, f in product]
+
+
+@pytest.mark.parametrize(("L", "a_bits", "state_bits", "rule"), _cases())
 def test_states_equal_the_oracle(
     tree: Tree, L: int, a_bits: int, state_bits: int | None, rule: RangeRule
 ) -> None:
@@ -120,8 +135,10 @@ def test_an_initial_state_enters_the_first_step_by_a_quantized_product(tree: Tre
     np.testing.assert_allclose(got, expected, rtol=STATE_TOLERANCE, atol=STATE_TOLERANCE)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("L", [1, 2, 13])
+@pytest.mark.parametrize(
+    ("L", "reverse"),
+    graded([(13, True), (2, False), (1, True), (13, False), (2, True), (1, False)], quick=3, slow=3),
+)
 def test_without_bits_it_is_the_recurrence(tree: Tree, L: int, reverse: bool) -> None:
     a, b, x0 = problem(L)
     got = scan(tree, a, b, x0, scan_format(None, None), reverse=reverse)

@@ -32,7 +32,12 @@ CASES: dict[str, dict[str, Any]] = {
     "half_glu2, bidirectional": {"layers": 1, "activation": "half_glu2", "bidirectional": True},
     "full_glu, last": {"layers": 1, "activation": "full_glu", "pooling": "last"},
     "gelu, regression": {"layers": 1, "activation": "gelu", "head": "regression"},
-    "paper's operators, no conjugates": {"layers": 1, "gelu": "qgelu", "gate": "hard_sigmoid", "conj_sym": False},
+    "paper's operators, no conjugates": {
+        "layers": 1,
+        "gelu": "qgelu",
+        "gate": "hard_sigmoid",
+        "conj_sym": False,
+    },
     "clipped bilinear": {"layers": 1, "clip_eigs": True, "discretization": "bilinear", "norm_bias": False},
 }
 SPECS = (
@@ -137,7 +142,9 @@ def test_gradients_are_straight_through(exact: bool) -> None:
     def loss(model: S5Model, arithmetic: Any) -> jax.Array:
         return jnp.sum(jnp.square(forward(model, _inputs(), arithmetic=arithmetic).value))
 
-    got, expected = (gradient(model, arithmetic) for arithmetic in (_arithmetic(model, spec), FloatArithmetic()))
+    got, expected = (
+        gradient(model, arithmetic) for arithmetic in (_arithmetic(model, spec), FloatArithmetic())
+    )
     for mine, theirs in zip(jax.tree.leaves(got.layers), jax.tree.leaves(expected.layers), strict=True):
         cosine = jnp.sum(mine * theirs) / (jnp.linalg.norm(mine) * jnp.linalg.norm(theirs))
         assert cosine > 0.9

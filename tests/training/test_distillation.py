@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support import assert_same_bits, compiled_forward, small_config, small_inputs, small_model, small_task
+from tests.support import (
+    assert_same_bits,
+    compiled_forward,
+    small_config,
+    small_inputs,
+    small_model,
+    small_task,
+)
 
 from qs5.errors import UserError
 from qs5.model.arithmetic import FloatArithmetic
@@ -63,7 +70,9 @@ def test_a_network_is_at_no_distance_from_itself_and_another_has_a_gradient() ->
 def test_regression_compares_predictions_of_valid_steps() -> None:
     changes = {"head": "regression", "d_out": 1}
     x, lengths = jnp.swapaxes(small_inputs(), 0, 1), jnp.asarray([7, 2, 3, 5])
-    one, other = (compiled_forward(small_model(s, **changes), x, arithmetic=FloatArithmetic()) for s in (0, 1))
+    one, other = (
+        compiled_forward(small_model(s, **changes), x, arithmetic=FloatArithmetic()) for s in (0, 1)
+    )
     got = compiled_distance(Teacher(small_model(1, **changes), 1.0, 0.0), one, x, lengths, loss="mse")
     error = np.square(np.asarray(one.value - other.value))[..., 0].T
     expected = np.mean([row[:n].mean() for row, n in zip(error, np.asarray(lengths), strict=True)])

@@ -1,0 +1,3 @@
+from tests.compiled import compile_once
+
+__all__ = ["compile_once"]
