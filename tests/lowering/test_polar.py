@@ -1,11 +1,13 @@
 """Polar codes on their way into an integer model, its file and its engines."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.grades import graded
 from tests.support import small_inputs, small_model
 
 from qs5.backends import reference
@@ -25,12 +27,14 @@ from qs5.quantization.spec import QuantSpec, spec_of
 REAL = Preprocessing(dtype="float32", scale=(1.0, 0.5, -2.0), offset=(0.0, 0.25, 1.0))
 
 
+@functools.cache
 def _planned(spec: QuantSpec) -> tuple[S5Model, GridPlan]:
     model = prepared(small_model(layers=2, P=16), spec)
     x = jnp.swapaxes(small_inputs(), 0, 1)
     return model, plan_of(model, calibrate(model, [(x, None)], data="test"), spec)
 
 
+@functools.cache
 def _lowered(text: str) -> tuple[IntegerModel, GridPlan]:
     model, plan = _planned(spec_of(text))
     return lower(model, spec=spec_of(text), plan=plan, preprocessing=REAL), plan
@@ -40,7 +44,7 @@ def _recurrences(model: IntegerModel) -> list[o.PolarRecurrence]:
     return [op for op in model.ops if isinstance(op, o.PolarRecurrence)]
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", graded([3, 2, 4, 8], quick=1, slow=3))
 def test_the_codes_of_the_plan_reach_the_file(bits: int) -> None:
     model, plan = _lowered(f"W4A8,form=polar,a={bits}")
     data = to_bytes(model)

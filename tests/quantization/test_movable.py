@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support import small_config
+from tests.support import small_inputs, small_model
 
 from qs5.kernels import native
 from qs5.model.arithmetic import FloatArithmetic
-from qs5.model.network import S5Model, forward, init_model
+from qs5.model.network import S5Model, forward
 from qs5.quantization.build import arithmetic_for_spec, plan_of, prepared
 from qs5.quantization.calibration import calibrate
 from qs5.quantization.spec import QuantSpec, spec_of
 from qs5.quantization.static import StaticArithmetic, movable
 
-X = jax.random.normal(jax.random.key(1), (20, 2, 3))
+X = jnp.swapaxes(small_inputs(B=2, L=20), 0, 1)
 SPECS = {
     "kernels": "W4A8",
     "operations": "W4A8",
@@ -29,8 +29,7 @@ SPECS = {
 
 
 def _model(spec: QuantSpec) -> S5Model:
-    config = small_config(H=6, P=8, layers=1, bidirectional=True, norm="batch")
-    return prepared(init_model(jax.random.key(0), config), spec)
+    return prepared(small_model(layers=1, bidirectional=True), spec)
 
 
 def _arithmetic(model: S5Model, spec: QuantSpec, x: jax.Array) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.quantization.integer_oracle import IntegerNetwork
-from tests.support import small_config, small_model
+from tests.support import small_config, small_inputs, small_model
 
 from qs5.errors import DivergedError, UserError
 from qs5.model.arithmetic import FloatArithmetic
@@ -54,7 +54,7 @@ def _model(**changes: Any) -> S5Model:
 
 
 def _inputs(d_in: int = 3) -> jax.Array:
-    return jax.random.normal(jax.random.key(1), (L, B, d_in))
+    return jnp.swapaxes(small_inputs(B=B, L=L, d=d_in), 0, 1)
 
 
 def _lengths(model: S5Model) -> jax.Array | None:
@@ -107,7 +107,7 @@ def test_sixteen_bits_everywhere_is_close_to_float() -> None:
 
 
 def test_all_float_is_the_float_model() -> None:
-    model = _model(bidirectional=True, layers=1)
+    model = _model(**CASES["half_glu2, bidirectional"])
     everything = ("a", "b", "c", "d", "dense", "ssm_act", "act", "state", "residual")
     spec = spec_of(",".join(f"{field}=float" for field in everything))
     got = forward(model, _inputs(), arithmetic=_arithmetic(model, spec)).value
@@ -129,21 +129,22 @@ def test_fewer_bits_cost_more() -> None:
     assert errors[0] < 0.5 * errors[1] < 0.5 * errors[2]
 
 
+@partial(jax.jit, static_argnums=1)
+def _gradient(model: S5Model, arithmetic: Any) -> S5Model:
+    def loss(model: S5Model) -> jax.Array:
+        return jnp.sum(jnp.square(forward(model, _inputs(), arithmetic=arithmetic).value))
+
+    return jax.grad(loss)(model)
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_gradients_are_straight_through(exact: bool) -> None:
     """At 8-bit weights the gradient points where the float gradient points, and exact equals simulated nearly."""
     model = _model(layers=1)
     spec = spec_of("a=16,b=8,c=8,d=8,dense=8,ssm_act=8,act=8", exact=exact)
 
-    @partial(jax.jit, static_argnums=1)
-    def gradient(model: S5Model, arithmetic: Any) -> S5Model:
-        return jax.grad(loss)(model, arithmetic)
-
-    def loss(model: S5Model, arithmetic: Any) -> jax.Array:
-        return jnp.sum(jnp.square(forward(model, _inputs(), arithmetic=arithmetic).value))
-
     got, expected = (
-        gradient(model, arithmetic) for arithmetic in (_arithmetic(model, spec), FloatArithmetic())
+        _gradient(model, arithmetic) for arithmetic in (_arithmetic(model, spec), FloatArithmetic())
     )
     for mine, theirs in zip(jax.tree.leaves(got.layers), jax.tree.leaves(expected.layers), strict=True):
         cosine = jnp.sum(mine * theirs) / (jnp.linalg.norm(mine) * jnp.linalg.norm(theirs))
@@ -151,7 +152,7 @@ def test_gradients_are_straight_through(exact: bool) -> None:
 
 
 def test_state_carried_between_chunks_gives_the_same_bits() -> None:
-    model = _model(activation="gelu", head="regression", layers=1)
+    model = _model(**CASES["gelu, regression"])
     arithmetic = _arithmetic(model, spec_of("W8A8Abar16", exact=True))
     whole = forward(model, _inputs(), arithmetic=arithmetic)
     first = forward(model, _inputs()[:11], arithmetic=arithmetic)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from tests.support import small_model, small_task
@@ -41,7 +42,7 @@ def test_accuracy_and_loss_are_those_of_the_whole_split():
     got = evaluate(
         model, split, task=task, arithmetic=ARITHMETIC, batch_size=4, progress=lambda *n: done.append(n)
     )
-    logits = np.asarray(model(0.5 * split.x + 0.25), np.float64)  # type: ignore[arg-type]
+    logits = np.asarray(eqx.filter_jit(model)(0.5 * split.x + 0.25), np.float64)
     log_sum = np.log(np.exp(logits).sum(axis=1))
     expected = np.mean(log_sum - logits[np.arange(10), split.y])
     assert got.n == 10
@@ -66,7 +67,7 @@ def test_a_regression_counts_valid_steps_only():
     task = regression_task()
     model, split = small_model(d_in=1, d_out=2, layers=1, head="regression"), task.validation
     got = evaluate(model, split, task=task, arithmetic=ARITHMETIC, batch_size=3)
-    outputs = np.asarray(model(0.5 * split.x + 0.25), np.float64)
+    outputs = np.asarray(eqx.filter_jit(model)(0.5 * split.x + 0.25), np.float64)
     squares = [np.square(o[:n] - y[:n]) for o, y, n in zip(outputs, split.y, split.lengths, strict=True)]
     np.testing.assert_allclose(got.loss, np.mean([s.mean() for s in squares]), rtol=TOLERANCE)
     np.testing.assert_allclose(got.metric, np.sqrt(np.concatenate(squares).mean()), rtol=TOLERANCE)
@@ -118,10 +119,11 @@ def test_pairs_are_judged_document_by_document():
         metric="accuracy",
     )
     assert (task.length, task.d_in) == (4, 6)
-    model = small_model(d_in=6, d_out=2, head="retrieval", bidirectional=True)
+    model = small_model(d_in=6, d_out=2, layers=1, head="retrieval", bidirectional=True)
     found = evaluate(model, split, task=task, arithmetic=ARITHMETIC, batch_size=2)
+    logits = eqx.filter_jit(model)
     one_by_one = [
-        model(jnp.asarray(np.eye(6, dtype=np.float32)[pair[:, :, 0]]), jnp.asarray(length))[0]
+        logits(jnp.asarray(np.eye(6, dtype=np.float32)[pair[:, :, 0]]), jnp.asarray(length))[0]
         for pair, length in zip(x, lengths, strict=True)
     ]
     assert found.n == 5

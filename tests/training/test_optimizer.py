@@ -1,5 +1,6 @@
 """Parameter groups, and the first updates by hand."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import pytest
 from tests.support import shapes_of, small_config, small_model
 
 from qs5.errors import UserError
+from qs5.model.config import ModelConfig
 from qs5.model.files import named_arrays
 from qs5.model.network import S5Model, trainable
 from qs5.training.optimizer import groups, make_optimizer
@@ -71,12 +73,18 @@ def test_an_unknown_configuration_is_refused():
         TrainOptions(opt_config="fast")  # type: ignore[arg-type]
 
 
+@functools.cache
+def compiled(config: ModelConfig, options: TrainOptions) -> tuple[Any, Any]:
+    """Initial state and update of the optimiser of such a model."""
+    optimizer = make_optimizer(shapes_of(config), options, steps_per_epoch=4)
+    return optimizer.init, jax.jit(optimizer.update)
+
+
 def updates(model: S5Model, gradient: Any, options: TrainOptions, *, count: int = 1) -> list[S5Model]:
     """The first updates of a model whose parameters and gradient stay the same."""
-    optimizer = make_optimizer(model, options, steps_per_epoch=4)
+    init, update = compiled(model.config, options)
     parameters = eqx.filter(model, trainable(model))
-    state, found = optimizer.init(parameters), []
-    update = jax.jit(optimizer.update)
+    state, found = init(parameters), []
     for _ in range(count):
         change, state = update(gradient, state, parameters)
         found.append(change)

@@ -1,6 +1,7 @@
 """Models trained together become what each becomes alone."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.support import assert_same_bits, small_model
 from qs5.errors import UserError
 from qs5.model.arithmetic import FloatArithmetic
 from qs5.model.files import named_arrays
-from qs5.model.network import S5Model, init_model
+from qs5.model.network import S5Model
 from qs5.quantization.build import arithmetic_for_spec
 from qs5.quantization.spec import spec_of
 from qs5.tasks.task import Encoding, Split, Task
@@ -41,10 +42,18 @@ def regression_task(seed: int) -> Task:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_once():
+    """Trainings with the same options share a compiled step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(together, "_stepper", functools.cache(together._stepper))
+        yield
+
+
 def members(**config: Any) -> list[Member]:
     """Two that differ in data, initialisation and order."""
-    c = small_model(d_in=2, d_out=2, layers=1, head="regression", activation="gelu", **config).config
-    return [Member(init_model(jax.random.key(s), c), regression_task(s), s) for s in (0, 1)]
+    changes = {"d_in": 2, "d_out": 2, "layers": 1, "head": "regression", "activation": "gelu", **config}
+    return [Member(small_model(s, **changes), regression_task(s), s) for s in (0, 1)]
 
 
 def alone(member: Member, arithmetic: Any) -> tuple[S5Model, list[EpochReport], int]:

@@ -30,7 +30,7 @@ from qs5.integer.signals import Signal
 LARGE = 20
 
 
-@pytest.mark.parametrize("seed", graded(list(range(200)), quick=6, slow=14))
+@pytest.mark.parametrize("seed", graded(list(range(200)), quick=3, slow=17))
 def test_random_models_equal_the_reference_under_sanitizers(seed: int, tmp_path: Path) -> None:
     model = random_integer_model(seed)
     files = emit(model, tmp_path, random_sequences(model, seed=seed))
