@@ -1,5 +1,6 @@
 """What tests of several packages share: small models, a small task, an arithmetic that notes every site."""
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ def small_model(seed: int = 0, **changes: Any) -> S5Model:
     return jax.tree_util.tree_map_with_path(draw, shapes_of(small_config(**changes)))
 
 
+@functools.cache
 def shapes_of(config: ModelConfig) -> S5Model:
     """The tree of a network without its numbers."""
     return eqx.filter_eval_shape(init_model, jax.random.key(0), config)

@@ -1,6 +1,7 @@
 """The extension: turned off, missing, and every instruction set that this processor has."""
 
 import pytest
+from tests.grades import graded
 
 from qs5.kernels import native
 
@@ -28,7 +29,9 @@ TOLERANCE = 2e-5
 @pytest.mark.skipif(not native.available(), reason="no native kernels")
 @pytest.mark.parametrize("wanted", ["baseline", "avx2"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"bidirectional": True, "padding": "masked", "head": "regression"}], ids=["", "masked"]
+    "changes",
+    graded([{"bidirectional": True, "padding": "masked", "head": "regression"}, {}], quick=1, slow=1),
+    ids=["masked", ""],
 )
 def test_every_instruction_set_gives_the_layer(changes: dict, wanted: str, run_python, monkeypatch) -> None:
     monkeypatch.setenv("QS5_NATIVE_ISA", wanted)

@@ -1,5 +1,6 @@
 """HiPPO-N and the random initialisation against the original code (tests/golden/README.md)."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def test_two_blocks_with_conjugate_symmetry_are_the_originals():
     np.testing.assert_array_equal(mine.V == 0, V == 0)
 
 
+@functools.cache
 def initial_models(c_init: CInit) -> list[S5Model]:
     sizes = {key: STATISTICS[key] for key in ("H", "P", "J", "d_in", "d_out", "dt_min", "dt_max")}
     config = ModelConfig(**sizes, layers=1, c_init=c_init)

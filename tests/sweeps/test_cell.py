@@ -15,6 +15,8 @@ from qs5.sweeps.cell import Cell, run_cell, state_of
 from qs5.tasks import Task
 from qs5.training import methods
 
+SHORT = ("train.epochs=1", "model.layers=1", "model.dropout=0")
+
 
 def nothing_finite() -> Task:
     """The small task, with validation data for which no model has a metric."""
@@ -28,7 +30,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
 
 
 def test_quantized_training_that_diverges_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (cell,) = cells("spec=W8A8", "train.epochs=1", methods=("qat",))
+    (cell,) = cells("spec=W8A8", *SHORT, methods=("qat",))
     found = run(cell, tmp_path)
     assert math.isnan(found["value"]) and found["split"] == "test" and found["extra"]["diverged"]
     assert (
@@ -41,7 +43,7 @@ def test_quantized_training_that_diverges_is_a_result(tmp_path: Path, monkeypatc
 
 def test_a_float_cell_that_diverges_has_failed(tmp_path: Path):
     """Others would start from it."""
-    (cell,) = cells("train.epochs=1", methods=("fp",))
+    (cell,) = cells(*SHORT, methods=("fp",))
     with pytest.raises(DivergedError, match="training diverged"):
         run(cell, tmp_path)
     assert state_of(tmp_path / cell.name) == "waiting"

@@ -159,6 +159,8 @@ def test_qaft_starts_from_reconstructed_weights_where_they_are_asked_for(
     spec, options = spec_of(f"W4A8,form={form},rounding=reconstructed"), OPTIONS.replace(epochs=1)
     frozen = methods.qaft_options(options, lr_factor=0.0, epochs=1)
     start = methods.ptq(model, TASK, spec, parent=info, name="float", out=tmp_path / "ptq").model
+    for rebuilt, float_ in zip(start.layers, prepared(model, spec).layers, strict=True):
+        assert not np.array_equal(rebuilt.ssm.C_re, float_.ssm.C_re)
     tuned = methods.qaft(model, TASK, spec, parent=info, name="float", options=frozen, out=tmp_path / "qaft")
     assert_same_bits(tuned, start)
     kept = run.read_run(tmp_path / "qaft")
