@@ -17,8 +17,8 @@ from qs5.integer.model import IntegerModel
 from qs5.lowering.lower import Tokens, lower
 from qs5.tasks.task import OneHot
 
-# The first five are small, and have between them every activation, norm, form, head, and a layer after another.
-SEEDS = sorted(range(180), key=lambda seed: (seed not in (0, 10, 11, 16, 17), seed))
+# The first four are small, and have between them all but one activation, every norm, form, head, and two layers.
+SEEDS = sorted(range(180), key=lambda seed: (seed not in (0, 10, 11, 17), seed))
 SMALL = [(seed, False) for seed in SEEDS]
 LARGE = [(seed, True) for seed in range(20)]
 
@@ -94,12 +94,12 @@ def test_tokens_are_rows_of_a_table(seed: int, V: int) -> None:
     assert_engines_agree(tokens.integer, tokens.codes, None, signals[tokens.integer.output.name])
 
 
-@pytest.mark.parametrize(("seed", "large"), graded(SMALL, quick=5, slow=15) + graded(LARGE, quick=0, slow=2))
+@pytest.mark.parametrize(("seed", "large"), graded(SMALL, quick=4, slow=16) + graded(LARGE, quick=0, slow=2))
 def test_exact_forward_reference_and_engines_agree(seed: int, large: bool) -> None:
     assert_all_agree(random_case(seed, large=large))
 
 
-@pytest.mark.parametrize("seed", SEEDS[:5])
+@pytest.mark.parametrize("seed", SEEDS[:4])
 def test_a_file_gives_the_same_model_and_the_same_bytes(seed: int) -> None:
     case = random_case(seed)
     data = to_bytes(case.integer)
@@ -111,7 +111,7 @@ def test_a_file_gives_the_same_model_and_the_same_bytes(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", graded([0, 11, 16, 17, 2, 3, 6, 7], quick=4, slow=4))
+@pytest.mark.parametrize("seed", graded([0, 11, 17, 2, 3, 6, 7, 16], quick=3, slow=5))
 def test_chunks_give_the_codes_of_the_whole(seed: int) -> None:
     case = random_case(seed)
     model = case.integer

@@ -108,7 +108,7 @@ def _compare(model: S5Model, **args: Any) -> None:
     _assert_close(_probe(model, FloatArithmetic(), **args), expected, FLOAT_TOLERANCE)
 
 
-@pytest.mark.parametrize(("L", "B"), graded(SIZES, quick=2, slow=len(SIZES)))
+@pytest.mark.parametrize(("L", "B"), graded(SIZES, quick=1, slow=len(SIZES)))
 def test_sizes(L: int, B: int) -> None:
     # Two layers where one hands its statistics to the next; elsewhere one is enough.
     _compare(small_model(dropout=0.3, layers=2 if L == 17 else 1), L=L, B=B, batch_stats=L * B > 4)
@@ -143,15 +143,8 @@ def test_options(changes: dict[str, Any]) -> None:
     _compare(small_model(layers=1, **changes), L=17, B=5, batch_stats=True)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"layers": 1},
-        pytest.param({"layers": 2}, marks=pytest.mark.slow),
-        pytest.param({"layers": 1, **BOTH_WAYS}, marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"layers": 1}, {"layers": 2}, {"layers": 1, **BOTH_WAYS}], ids=str)
 def test_wide_layers_are_as_near_to_float64_as_composed_ones(changes: dict[str, Any]) -> None:
     """Layers of this size multiply float32's rounding, in the kernel and without it: neither may be far worse.
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.grades import graded
 from tests.quantization.dynamic_oracle import Quantizer, pack, unpack
 from tests.support import small_config, small_inputs, small_model
 
@@ -294,14 +295,14 @@ def test_steps_of_a_dense_product_share_a_scale() -> None:
 # -- networks ---------------------------------------------------------------------------------------------
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "qln": {"norm": "layer", "norm_bias": False, "gelu": "qgelu", "gate": "hard_sigmoid"},
     "post-norm, bidirectional": {"prenorm": False, "bidirectional": True, "activation": "full_glu"},
-    "regression": {"head": "regression", "activation": "gelu", "norm": "layer"},
     "retrieval": {"head": "retrieval", "activation": "half_glu2", "gelu": "qgelu"},
+    "qln": {"norm": "layer", "norm_bias": False, "gelu": "qgelu", "gate": "hard_sigmoid"},
+    "regression": {"head": "regression", "activation": "gelu", "norm": "layer"},
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", graded(list(NETWORKS), quick=2, slow=2))
 def test_a_network_without_bits_is_the_float_network(name: str) -> None:
     model = small_model(layers=1, **NETWORKS[name])
     x = jnp.swapaxes(small_inputs(), 0, 1)

@@ -26,20 +26,25 @@ LENGTHS = np.array([30, 1, 17, 8])
 NEARLY_EXACT = 0.02
 """Simulated against exact, relative to the largest logit: single codes of 8-bit activations."""
 
-# One case has a second layer: its operations are those of the first, and each is compiled for every shape.
+# Every choice in one case at least, and a second layer in one: each operation is compiled for every shape and type.
 CASES: dict[str, dict[str, Any]] = {
-    "half_glu1": {"layers": 2},
+    "half_glu1, clipped bilinear": {
+        "layers": 2,
+        "clip_eigs": True,
+        "discretization": "bilinear",
+        "norm_bias": False,
+    },
     "half_glu2, bidirectional": {"layers": 1, "activation": "half_glu2", "bidirectional": True},
-    "full_glu, last": {"layers": 1, "activation": "full_glu", "pooling": "last"},
     "gelu, regression": {"layers": 1, "activation": "gelu", "head": "regression"},
-    "paper's operators, no conjugates": {
+    "full_glu, last, paper's operators, no conjugates": {
         "layers": 1,
+        "activation": "full_glu",
+        "pooling": "last",
         "gelu": "qgelu",
         "gate": "hard_sigmoid",
         "conj_sym": False,
         "P": 6,  # the width of the other cases' states
     },
-    "clipped bilinear": {"layers": 1, "clip_eigs": True, "discretization": "bilinear", "norm_bias": False},
 }
 SPECS = (
     "W8A8Abar16",
@@ -71,8 +76,9 @@ def _arithmetic(model: S5Model, spec: QuantSpec) -> StaticArithmetic:
 
 
 def _oracle_cases() -> list[Any]:
-    """Every case and every spec once, by turns; the full product is slow."""
-    quick = {(case, SPECS[i % len(SPECS)]) for i, case in enumerate(CASES)}
+    """Every case once, by turns, with all specs but W4A8; the full product is slow."""
+    specs = [text for text in SPECS if text != "W4A8"]
+    quick = set(zip(CASES, specs, strict=True))
     product = [(case, text) for case in CASES for text in SPECS]
     return [pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow) for pair in product]
 

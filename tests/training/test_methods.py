@@ -193,7 +193,7 @@ def test_qat_in_polar_form_codes_its_eigenvalues_anew(tmp_path: Path) -> None:
 
 
 def test_qat_keeps_the_grids_its_best_model_was_judged_under(tmp_path: Path) -> None:
-    methods.qat(DROPOUT, TASK, SPEC, out=tmp_path)
+    methods.qat(RECIPE, TASK, SPEC, out=tmp_path)
     info, stored = run.read_run(tmp_path), run.read_model(tmp_path).model
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     best = max(records, key=lambda r: (r["value"], -r["epoch"]))
