@@ -202,9 +202,8 @@ def fit(
         while cause is None and not _over(state, options):
             try:
                 state = _epoch(state, stepper, task, arithmetic_for, options, observer)
-            except (
-                DivergedError
-            ) as error:  # no grids for a network without finite values; the best epoch stands
+            except DivergedError as error:
+                # There are no grids for a network without finite values. The best epoch so far stands.
                 cause = error
             else:
                 if checkpoints:
