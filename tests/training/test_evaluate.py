@@ -42,7 +42,7 @@ def test_accuracy_and_loss_are_those_of_the_whole_split():
     got = evaluate(
         model, split, task=task, arithmetic=ARITHMETIC, batch_size=4, progress=lambda *n: done.append(n)
     )
-    logits = np.asarray(eqx.filter_jit(model)(0.5 * split.x + 0.25), np.float64)
+    logits = np.asarray(eqx.filter_jit(model)(jnp.asarray(0.5 * split.x + 0.25)), np.float64)
     log_sum = np.log(np.exp(logits).sum(axis=1))
     expected = np.mean(log_sum - logits[np.arange(10), split.y])
     assert got.n == 10
