@@ -5,7 +5,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.support import assert_same_bits, small_model
@@ -53,14 +55,20 @@ def compile_once():
 def members(**config: Any) -> list[Member]:
     """Two that differ in data, initialisation and order."""
     changes = {"d_in": 2, "d_out": 2, "layers": 1, "head": "regression", "activation": "gelu", **config}
-    return [Member(small_model(s, **changes), regression_task(s), s) for s in (0, 1)]
+    return [Member(_about_one(small_model(s, **changes)), regression_task(s), s) for s in (0, 1)]
 
 
-def alone(member: Member, arithmetic: Any) -> tuple[S5Model, list[EpochReport], int]:
+def _about_one(model: S5Model) -> S5Model:
+    """Predictions of the targets' sign: where signs differ sMAPE is flat, and Adam would scale the rounding of a
+    gradient of zero up to a full step."""
+    return eqx.tree_at(lambda m: m.decoder.bias, model, jnp.ones_like(model.decoder.bias))
+
+
+def alone(member: Member, arithmetic: Any, options: TrainOptions) -> tuple[S5Model, list[EpochReport], int]:
     reports: list[EpochReport] = []
     state = fit(
         member.model, member.task, arithmetic_for=lambda _: arithmetic,
-        options=OPTIONS.replace(seed=member.seed), observer=Observer(epoch=lambda r, *_: reports.append(r)),
+        options=options.replace(seed=member.seed), observer=Observer(epoch=lambda r, *_: reports.append(r)),
     )  # fmt: skip
     return state.best_model, reports, state.best_epoch
 
@@ -73,21 +81,22 @@ def unstack(models: S5Model) -> list[S5Model]:
 
 FOUR_BITS = f"a=4,b=4,c=4,d=4,ssm_act=4,dense=float,act=float,{PAPER}"
 TOLERANCE = 1e-5
-"""float32 sums in another order, through 6 steps of Adam; at these sizes no rounding falls to another grid point."""
+"""float32 sums in another order, through 6 steps of Adam."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["float", FOUR_BITS])
-def test_two_models_trained_together_are_the_two_trained_alone(spec: str):
+# Quantized for one epoch: a sum in another order can round to another grid point, and then the two part.
+@pytest.mark.parametrize(("spec", "epochs"), [("float", 3), (FOUR_BITS, 1)])
+def test_two_models_trained_together_are_the_two_trained_alone(spec: str, epochs: int):
     pair = members()
-    config = pair[0].model.config
+    config, options = pair[0].model.config, OPTIONS.replace(epochs=epochs)
     arithmetic = FloatArithmetic() if spec == "float" else arithmetic_for_spec(spec_of(spec), config, None)
-    state = fit_together(pair, arithmetic=arithmetic, options=OPTIONS)
+    state = fit_together(pair, arithmetic=arithmetic, options=options)
     outputs = outputs_together(
         state.best_model, [m.task for m in pair], "test", arithmetic=arithmetic, batch_size=4
     )
     for i, (member, model) in enumerate(zip(pair, unstack(state.best_model), strict=True)):
-        single, reports, best_epoch = alone(member, arithmetic)
+        single, reports, best_epoch = alone(member, arithmetic, options)
         assert state.best_epoch[i] == best_epoch
         expected = [(r.train_loss, r.metric) for r in reports]
         np.testing.assert_allclose(state.curves[:, :, i], expected, rtol=TOLERANCE)
