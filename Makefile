@@ -26,19 +26,24 @@ pip_install := $(bin)/python -m pip install --quiet --no-input --disable-pip-ver
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH VIRTUAL_ENV
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON
 
-.PHONY: help .venv demo test test-slow test-exhaustive test-pure lint bench bench-env test-env clean distclean
+.PHONY: help .venv demo test test-optimized test-slow test-exhaustive test-pure lint bench bench-env test-env clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 .venv: $(stamp) ## the environment alone; another Python: make .venv PYTHON=python3.13
 
 demo: $(stamp) ## train on digits, quantize, and judge the sMNIST model: about five minutes
 	$(bin)/qs5 demo
 
-test: $(stamp) ## the tests, without the slow ones
-	$(bin)/python -m pytest -m "not slow and not exhaustive" -n $(TEST_JOBS) --dist worksteal
+quick_tests := $(bin)/python -m pytest -m "not slow and not exhaustive" -n $(TEST_JOBS) --dist worksteal
+
+test: $(stamp) ## the tests, without the slow ones; XLA compiles quickly
+	$(quick_tests) --quick-xla
+
+test-optimized: $(stamp) ## the same tests, XLA optimizes as in use; it does so for the slow ones, too
+	$(quick_tests)
 
 test-slow: $(stamp) ## the slow tests; the outcome is kept in results/test-slow.txt
 	@$(call recorded,slow)
@@ -48,7 +53,7 @@ test-exhaustive: $(stamp) ## hundreds of random cases; the outcome is kept in re
 
 # What tests the native code itself is skipped, and says so.
 test-pure: $(stamp) ## the tests without the native extension: QS5_NATIVE=0
-	QS5_NATIVE=0 $(bin)/python -m pytest -m "not slow and not exhaustive" -n $(TEST_JOBS) --dist worksteal
+	QS5_NATIVE=0 $(quick_tests) --quick-xla
 
 lint: $(stamp) ## ruff and pyright, each to the end
 	@failed=; for check in "ruff check ." "ruff format --check ." pyright; do \

@@ -4,6 +4,7 @@ JAX reads its settings from the environment when it is imported, so they are put
 import JAX, and the command lines and interpreters that tests start inherit the settings.
 """
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -19,9 +20,25 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # (B, H) + (H,) must be written out as a broadcast; a silent one is how an axis gets mixed up with another.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
+# Most of what tests wait for is XLA's compiler. Without LLVM's optimizations, and on the one version that has a choice
+# with its older emitters, it takes half the time.
+QUICK_XLA = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK_XLA += " --xla_cpu_use_fusion_emitters=false"
+
 # No deadline: the first example of a test pays for compilation. In CI the examples are the same in every run.
 hypothesis.settings.register_profile("qs5", deadline=None, max_examples=50, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("qs5")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick-xla", action="store_true", help="have XLA compile quickly, without optimizing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    flags = os.environ.get("XLA_FLAGS", "")  # a worker inherits them from the process that started it
+    if config.getoption("quick_xla") and QUICK_XLA not in flags:
+        os.environ["XLA_FLAGS"] = f"{QUICK_XLA} {flags}"
 
 
 @pytest.fixture
