@@ -297,7 +297,7 @@ def _samples(path: Path) -> None:
 
 def _show(results: Path) -> None:
     from qs5.reports.mackey_glass import render
-    from qs5.reports.paper_tables import load_paper
+    from qs5.reports.paper_rows import load_paper
     from qs5.reports.results import read_results
 
     found = [r for r in read_results(results) if r.task.startswith("mackey_glass")]

@@ -76,7 +76,7 @@ def main() -> None:
 def paper_values() -> dict[str, tuple[str, str, str]]:
     """PTQ, QAFT and QAT of the paper by spec (table 5), whose Lambda-bar has twice the named bits a mode too."""
     from qs5.quantization.spec import PAPER_TABLE
-    from qs5.reports.paper_tables import printed
+    from qs5.reports.paper_rows import printed
 
     def value(name: str, column: str) -> str:
         return printed("table5", name, column)
@@ -86,7 +86,7 @@ def paper_values() -> dict[str, tuple[str, str, str]]:
 
 def fewer_values() -> dict[str, tuple[str, str, str]]:
     """The same for the specs of FEWER: the paper has QAT of some of them (table 3, qGELU and layer norm)."""
-    from qs5.reports.paper_tables import printed
+    from qs5.reports.paper_rows import printed
 
     return {name: ("-", "-", printed("table3", name, "qgelu layer")) for name in FEWER}
 

@@ -17,7 +17,7 @@ from typing import Any
 from qs5.errors import UserError
 from qs5.files import append_jsonl, read_jsonl, write_beside
 from qs5.quantization.spec import PAPER_TABLE
-from qs5.reports.paper_tables import TITLES, printed
+from qs5.reports.paper_rows import TITLES, printed
 from qs5.reports.results import Group, Result, grouped, read_results, seeds_of
 from qs5.reports.tables import markdown
 

@@ -139,7 +139,7 @@ def _part_of_an_epoch(task: Any, examples: int) -> Any:
 
 def _row(name: str, cell: Callable[[str, str], str]) -> tuple[str, ...]:
     from qs5.quantization.spec import spec_of
-    from qs5.reports.paper_tables import printed
+    from qs5.reports.paper_rows import printed
 
     parallel = f"{name},schedule=parallel,range_rule=aqt"
     columns = [name, spec_of(name).widths()]

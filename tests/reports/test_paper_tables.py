@@ -9,7 +9,8 @@ from benchmarks import recurrent_bits, smnist_table
 from tests.reports.test_results import MODEL, line
 
 from qs5.quantization.spec import PRESETS, spec_of
-from qs5.reports.paper_tables import TABLES, Sources, load_paper, printed, render, sections_of
+from qs5.reports.paper_rows import TABLES, load_paper, printed, sections_of
+from qs5.reports.paper_tables import Sources, render
 from qs5.reports.results import result_of
 from qs5.sweeps.grid import Start, cells_of, parse_axes
 from qs5.training.recipe import load_recipe

@@ -8,7 +8,8 @@ from pathlib import Path
 from qs5 import zoo
 from qs5.errors import UserError
 from qs5.files import write_beside
-from qs5.reports import paper_tables
+from qs5.reports.paper_rows import TABLES, load_paper
+from qs5.reports.paper_tables import Sources, render
 from qs5.reports.results import Result, read_results
 
 FIGURES = ("fig1", "fig2", "fig3", "fig4")
@@ -25,7 +26,7 @@ def run(argv: list[str]) -> int:
             f"{args.what}: expected a folder of records (.jsonl files), found none in {args.results}; run this in the "
             "folder of the project, or give --results FOLDER"
         )
-    text = paper_tables.render(args.what, _sources(args.results))
+    text = render(args.what, _sources(args.results))
     if args.out is None:
         print(text)
     else:
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="qs5 reproduce",
         description="a table or figure of the paper, from recorded runs; what was not run says which command runs it",
     )
-    parser.add_argument("what", choices=(*paper_tables.TABLES, *FIGURES))
+    parser.add_argument("what", choices=(*TABLES, *FIGURES))
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="the folder of records (.jsonl)"
     )
@@ -53,12 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sources(folder: Path) -> paper_tables.Sources:
+def _sources(folder: Path) -> Sources:
     from qs5.quantization.spec import PRESETS, spec_of
     from qs5.training.recipe import recipe_names
 
     widths = {name: spec_of(name).widths() for name in PRESETS}
-    return paper_tables.Sources(_results(folder), widths, recipe_names())
+    return Sources(_results(folder), widths, recipe_names())
 
 
 def _results(folder: Path) -> list[Result]:
@@ -110,7 +111,7 @@ def _errors(args: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
         raise UserError(
             f"fig2: no Mackey-Glass runs (with panel, bits and tau) in {args.results}; run {study.COMMAND} first"
         )
-    table, paths = paper_tables.load_paper()["figure2"], ()
+    table, paths = load_paper()["figure2"], ()
     taus = tuple(float(tau) for tau in table["tau"])
     paper = {
         (curve, tau): float(v)
