@@ -86,6 +86,7 @@ def test_a_record_fills_its_cell_and_is_named_with_seed_commit_and_scale():
         line(extra={"spec": "W8A8,state=8"}),
         line(extra={"spec": "W4A8"}),
         line(task="digits"),
+        line(commit="abc-dirty"),
         line(method="qaft"),
         line(extra={"model": MODEL | {"gelu": "qgelu"}}),
         line(extra=PAPER_WAY | {"spec": "W8A8,schedule=parallel,quantized_norm=false"}),
@@ -110,9 +111,24 @@ def test_both_roundings_of_weights_fill_a_deployable_cell_and_are_told_apart():
     old = line(command="smnist_table.py run --method ptq", value=0.5)
     new, auto = line(value=0.75, extra={"rounding": "nearest"}), line(value=0.875)
     text = text_of("table5", old, auto)
-    assert row_of(text, "PTQ", "W8A8")[4] == "50.00 [1]<br>87.50 [2]"
+    assert row_of(text, "PTQ", "W8A8")[4] == "50.00, rounded to nearest [1]<br>87.50 [2]"
     assert "[1] ptq W8A8, rounding=nearest, seed 0" in text and "[2] ptq W8A8, seed 0" in text
     assert "[1] ptq W8A8, rounding=nearest, seed 0" in text_of("table5", new)
+
+
+def test_the_form_of_the_eigenvalues_is_named_in_the_cell():
+    parts, polar = line(value=0.25), line(value=0.75, extra={"spec": "W8A8,form=polar"})
+    cell = row_of(text_of("table5", parts, polar), "PTQ", "W8A8")[4]
+    assert cell == "25.00 [1]<br>75.00, decay and angle [2]"
+
+
+def test_calibrations_of_one_model_are_one_value_and_their_number_is_said():
+    draws = [
+        line(value=v, extra={"draw": i, "epochs": 0, "lr_factor": 0.0}) for i, v in enumerate((0.5, 0.75))
+    ]
+    text = text_of("table5", *draws)
+    assert row_of(text, "PTQ", "W8A8")[4] == "62.50 (50.00 to 75.00) [1]"
+    assert "[1] ptq W8A8, seed 0, 2 calibrations; smnist" in text
 
 
 def test_fine_tuning_of_one_epoch_and_of_a_tenth_are_told_apart():

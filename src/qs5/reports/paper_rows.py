@@ -41,14 +41,15 @@ class Wanted:
     quantized_norm: bool = True
 
     def fits(self, r: Result) -> bool:
-        """Whether a result is one of these."""
+        """Whether a result is one of these, and made by a commit that can be found again."""
         same = (r.stands_for, r.method, r.spec, r.way) == (self.task, self.method, self.spec, self.way)
         operators = all(r.model.get(name) == value for name, value in self.model.items())
-        return same and operators and self._fits_changes(dict(r.changes)) and self._fits_length(r)
+        clean = not r.commit.endswith("-dirty")
+        return clean and same and operators and self._fits_changes(dict(r.changes)) and self._fits_length(r)
 
     def _fits_changes(self, changes: dict[str, str]) -> bool:
         if self.way != "paper":
-            return changes.keys() <= {"rounding"}
+            return changes.keys() <= {"rounding", "form"}
         norm = changes.pop("quantized_norm", "true") == "true"
         return norm == self.quantized_norm and changes.keys() <= {
             "schedule",

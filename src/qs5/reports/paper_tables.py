@@ -64,7 +64,8 @@ def render(name: str, sources: Sources) -> str:
         f"# Table {name[-1]}: {table['caption']}\n",
         f"Paper: {paper['source']}. Accuracy on the test data in %, epoch selected on validation data here. Several "
         "seeds: mean (lowest to highest). Bits are those of the deployable way; the paper's has a float state and "
-        "residual stream.\n",
+        "residual stream. Decay and angle: of Lambda-bar, in place of its parts, with as many bits (`form=polar`). "
+        "PTQ rounds weights as `rounding=auto` has it where nothing else is said.\n",
         *parts,
         *_list("What the paper's numbers say", _remarks(table)),
         *_list("Records", [f"{mark} {text}" for text, mark in notes.records.items()]),
@@ -93,7 +94,8 @@ def _cell(wanted: Wanted | None, section: Section, sources: Sources, notes: _Not
 
 
 def _found(wanted: Wanted, sources: Sources) -> list[Group]:
-    return grouped(r for r in sources.results if wanted.fits(r))
+    groups = grouped(r for r in sources.results if wanted.fits(r))
+    return sorted(groups, key=lambda group: group.results[0].form)
 
 
 def _scales(sections: Sequence[Section], sources: Sources) -> _Scales:
@@ -107,13 +109,13 @@ def _value(group: Group, scales: _Scales, notes: _Notes) -> str:
     commits = ", ".join(dict.fromkeys(r.commit for r in group.results))
     calls = ", ".join(f"`{call}`" for call in dict.fromkeys(r.call for r in group.results))
     changes = "".join(f", {k}={v}" for k, v in first.changes)
-    if "lr_factor" in first.extra:
+    if first.extra.get("lr_factor"):
         changes += f", learning rates times {first.extra['lr_factor']:g}"
     mark = notes.record(
         f"{first.method} {first.spec}{changes}, {seeds_of(group.results)}; {first.task}, {first.scale}; "
         f"commit {commits}; {calls}"
     )
-    parts = (group.percent, *scales.of(first), first.start, first.other_data)
+    parts = (group.percent, first.form, first.rounded, *scales.of(first), first.start, first.other_data)
     return f"{', '.join(part for part in parts if part)} {mark}"
 
 

@@ -81,6 +81,17 @@ class Result:
         return "from reconstructed weights" if self.method == "qaft" and named else ""
 
     @property
+    def form(self) -> str:
+        """How Lambda-bar is coded, where it is not as real and imaginary part."""
+        return "decay and angle" if ("form", "polar") in self.changes else ""
+
+    @property
+    def rounded(self) -> str:
+        """How PTQ rounded the weights, where that was asked for."""
+        words = {"nearest": "rounded to nearest", "reconstructed": "reconstructed"}
+        return words.get(dict(self.changes).get("rounding", ""), "") if self.method == "ptq" else ""
+
+    @property
     def sizes(self) -> str:
         """Those of the model and of its training in a few words; empty where they are not recorded."""
         m, parts = self.model, list[str]()
@@ -129,7 +140,8 @@ def result_of(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) 
         value=measured(record),
         changes=changes,
         model=extra.get("model") or {**recipe.get("model", {}), **_operators(record, way)},
-        epochs=extra.get("epochs", None if tuned else trained),
+        # 0: PTQ, recorded as fine-tuning of no epochs
+        epochs=extra.get("epochs") or (None if tuned else trained),
         parent_epochs=extra.get("parent_epochs", trained if tuned else None),
         length=extra.get("length"),
         recipe=extra.get("recipe") or extra.get("parent") or "",
@@ -164,13 +176,13 @@ def _spec(record: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, tup
 
 def _rounds_to_nearest(record: Mapping[str, Any]) -> bool:
     """Of records from before they named the rounding: these benchmarks ask for `rounding=nearest`."""
-    ours = record["command"].startswith(("smnist_table.py", "integer_table.py"))
+    ours = record["command"].startswith(("smnist_table.py", "integer_table.py", "recurrent_bits.py"))
     return ours and record["method"].startswith("ptq")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Results that differ in nothing but the seed."""
+    """Results that differ in nothing but the seed and the draw of the calibration set."""
 
     results: tuple[Result, ...]
 
@@ -196,17 +208,18 @@ class Group:
 
 
 def grouped(results: Iterable[Result]) -> list[Group]:
-    """Results by everything but the seed and what the recipe is called; of a seed that was run twice in the same way
-    the later record counts."""
-    groups: dict[str, dict[int, Result]] = {}
+    """Results by everything but the seed, the draw of the calibration set and what the recipe is called; of what was
+    run twice in the same way the later record counts."""
+    groups: dict[str, dict[tuple[int, int], Result]] = {}
     for r in results:
-        model, tuned = sorted(map(str, r.model.items())), r.extra.get("lr_factor")
+        model, tuned = sorted(map(str, r.model.items())), r.extra.get("lr_factor") or None
         identity = (r.task, r.method, r.spec, sorted(r.changes), r.sizes, model, tuned)
-        groups.setdefault(repr(identity), {})[r.seed] = r
-    return [Group(tuple(seeds[s] for s in sorted(seeds))) for seeds in groups.values()]
+        groups.setdefault(repr(identity), {})[r.seed, r.extra.get("draw", 0)] = r
+    return [Group(tuple(runs[key] for key in sorted(runs))) for runs in groups.values()]
 
 
 def seeds_of(results: Sequence[Result]) -> str:
-    """`seed 0` or `seeds 0, 1, 2`."""
-    seeds = ", ".join(str(r.seed) for r in results)
-    return f"seed{'s' if len(results) > 1 else ''} {seeds}"
+    """`seed 0`, `seeds 0, 1, 2`, or `seed 0, 4 calibrations`."""
+    seeds = list(dict.fromkeys(r.seed for r in results))
+    more = f", {len(results)} calibrations" if len(results) > len(seeds) else ""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}{more}"
