@@ -32,12 +32,15 @@ hypothesis.settings.load_profile("qs5")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick-xla", action="store_true", help="have XLA compile quickly, without optimizing")
+    parser.addoption(
+        "--quick-xla", action="store_true", help="have XLA compile quickly for a CPU, not optimize"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     flags = os.environ.get("XLA_FLAGS", "")  # a worker inherits them from the process that started it
-    if config.getoption("quick_xla") and QUICK_XLA not in flags:
+    on_cpu = os.environ["JAX_PLATFORMS"] == "cpu"
+    if config.getoption("quick_xla") and on_cpu and QUICK_XLA not in flags:
         os.environ["XLA_FLAGS"] = f"{QUICK_XLA} {flags}"
 
 
