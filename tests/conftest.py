@@ -20,8 +20,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # (B, H) + (H,) must be written out as a broadcast; a silent one is how an axis gets mixed up with another.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
-# Most of what tests wait for is XLA's compiler. Without LLVM's optimizations, and on the one version that has a choice
-# with its older emitters, it takes half the time.
+# Most of what tests wait for is XLA's compiler. Without LLVM's optimizations, and with the older emitters of 0.10 (a
+# later XLA ends at a flag that it does not know), it takes half the time.
 QUICK_XLA = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     QUICK_XLA += " --xla_cpu_use_fusion_emitters=false"

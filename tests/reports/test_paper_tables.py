@@ -107,8 +107,9 @@ def test_data_that_stands_in_for_the_benchmark_is_named_in_the_cell_and_never_av
     assert row_of(text_of("table1", ahead), "sCIFAR", "PTQ W8A8")[4].startswith("not run here")
 
 
-def test_both_roundings_of_weights_fill_a_deployable_cell_and_are_told_apart():
-    old = line(command="smnist_table.py run --method ptq", value=0.5)
+@pytest.mark.parametrize("script", ["smnist_table.py", "integer_table.py", "recurrent_bits.py"])
+def test_both_roundings_of_weights_fill_a_deployable_cell_and_are_told_apart(script: str):
+    old = line(command=f"{script} run --method ptq", value=0.5)
     new, auto = line(value=0.75, extra={"rounding": "nearest"}), line(value=0.875)
     text = text_of("table5", old, auto)
     assert row_of(text, "PTQ", "W8A8")[4] == "50.00, rounded to nearest [1]<br>87.50 [2]"
